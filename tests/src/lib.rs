@@ -1,1 +1,7 @@
-//! See docs/architecture.md.
+//! What the end-to-end tests and the demo of wanproxy stand on: payloads that name their first wrong byte, an emulated
+//! line, small TCP servers to reach through the tunnel, and a pair of real programs.
+
+pub mod fetch;
+pub mod line;
+pub mod origin;
+pub mod payload;

@@ -32,13 +32,19 @@ impl Payload {
     /// Incompressible bytes.
     #[must_use]
     pub const fn random(seed: u64) -> Self {
-        Self { kind: Kind::Random, seed }
+        Self {
+            kind: Kind::Random,
+            seed,
+        }
     }
 
     /// Compressible bytes.
     #[must_use]
     pub const fn text(seed: u64) -> Self {
-        Self { kind: Kind::Text, seed }
+        Self {
+            kind: Kind::Text,
+            seed,
+        }
     }
 
     /// Fills `buffer` with the bytes from `offset` on. Offsets wrap at 2^64.
@@ -84,7 +90,9 @@ fn fill_words(offset: u64, buffer: &mut [u8], word: impl Fn(u64) -> [u8; 8]) {
 
 /// splitmix64's finaliser over a sequence that the seed chooses.
 fn mix(seed: u64, index: u64) -> u64 {
-    let mut value = seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut value = seed
+        .wrapping_mul(0xd134_2543_de82_ef95)
+        .wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
@@ -96,12 +104,12 @@ const WORDS_PER_LINE: u64 = 8;
 /// Stems and endings of the words; 16 of each give 256 words, so that a word of eight bytes carries one byte of
 /// information.
 const STEMS: [&[u8; 4]; 16] = [
-    b"bran", b"serv", b"link", b"hist", b"copy", b"lite", b"cred", b"fram", b"tunn", b"mirr", b"anch", b"pool",
-    b"segm", b"stre", b"quot", b"hash",
+    b"bran", b"serv", b"link", b"hist", b"copy", b"lite", b"cred", b"fram", b"tunn", b"mirr",
+    b"anch", b"pool", b"segm", b"stre", b"quot", b"hash",
 ];
 const ENDINGS: [&[u8; 4]; 16] = [
-    b"ed  ", b"ing ", b"er, ", b"s   ", b"ch  ", b"ory ", b"ion ", b"al  ", b"ful ", b"less", b"ly. ", b"est ",
-    b"ment", b"ness", b"or; ", b"y   ",
+    b"ed  ", b"ing ", b"er, ", b"s   ", b"ch  ", b"ory ", b"ion ", b"al  ", b"ful ", b"less",
+    b"ly. ", b"est ", b"ment", b"ness", b"or; ", b"y   ",
 ];
 
 fn text_word(seed: u64, index: u64) -> [u8; 8] {
@@ -128,7 +136,11 @@ mod tests {
             for offset in [0_usize, 1, 5, 7, 8, 9, 63, 64, 1000] {
                 for length in [0_usize, 1, 3, 7, 8, 9, 17, 500] {
                     let part = payload.bytes(offset as u64, length);
-                    assert_eq!(part, whole[offset..offset + length], "{payload:?} at {offset}, {length} bytes");
+                    assert_eq!(
+                        part,
+                        whole[offset..offset + length],
+                        "{payload:?} at {offset}, {length} bytes"
+                    );
                 }
             }
         }
@@ -136,7 +148,12 @@ mod tests {
 
     #[test]
     fn seeds_and_kinds_give_different_bytes() {
-        let all = [Payload::random(1), Payload::random(2), Payload::text(1), Payload::text(2)];
+        let all = [
+            Payload::random(1),
+            Payload::random(2),
+            Payload::text(1),
+            Payload::text(2),
+        ];
         for (i, a) in all.iter().enumerate() {
             for b in &all[i + 1..] {
                 assert_ne!(a.bytes(0, 64), b.bytes(0, 64), "{a:?} and {b:?}");
@@ -148,7 +165,8 @@ mod tests {
     fn text_is_lines_and_repeats_no_line() {
         let text = Payload::text(3).bytes(0, 64 * 10_000);
         assert!(text.is_ascii());
-        let lines: std::collections::HashSet<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        let lines: std::collections::HashSet<&[u8]> =
+            text.split_inclusive(|byte| *byte == b'\n').collect();
         assert_eq!(lines.len(), 10_000);
         assert!(lines.iter().all(|line| line.len() == 64));
     }
@@ -161,6 +179,9 @@ mod tests {
             counts[usize::from(*byte)] += 1;
         }
         // 4,096 expected of each; a deviation of 512 is eight standard deviations.
-        assert!(counts.iter().all(|count| count.abs_diff(4096) < 512), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| count.abs_diff(4096) < 512),
+            "{counts:?}"
+        );
     }
 }

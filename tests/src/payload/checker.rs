@@ -53,11 +53,20 @@ pub enum Mismatch {
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Different { offset, expected, found } => {
-                write!(f, "wrong byte at offset {offset}: expected {expected:02x?}, found {found:02x?}")
+            Self::Different {
+                offset,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "wrong byte at offset {offset}: expected {expected:02x?}, found {found:02x?}"
+                )
             }
             Self::TooLong { length } => write!(f, "more than the expected {length} bytes came"),
-            Self::TooShort { received, length } => write!(f, "ended after {received} of {length} bytes"),
+            Self::TooShort { received, length } => {
+                write!(f, "ended after {received} of {length} bytes")
+            }
         }
     }
 }
@@ -68,13 +77,21 @@ impl Checker {
     /// Expects the first `length` bytes of `payload`.
     #[must_use]
     pub fn new(payload: Payload, length: u64) -> Self {
-        Self { expected: Expected::Generated { payload, length }, offset: 0, scratch: vec![0; SCRATCH_BYTES] }
+        Self {
+            expected: Expected::Generated { payload, length },
+            offset: 0,
+            scratch: vec![0; SCRATCH_BYTES],
+        }
     }
 
     /// Expects exactly `bytes`.
     #[must_use]
     pub fn of_bytes(bytes: Bytes) -> Self {
-        Self { expected: Expected::Given(bytes), offset: 0, scratch: Vec::new() }
+        Self {
+            expected: Expected::Given(bytes),
+            offset: 0,
+            scratch: Vec::new(),
+        }
     }
 
     /// Expects the rest from `offset` (bytes) on, for a transfer that does not start at the beginning.
@@ -108,12 +125,18 @@ impl Checker {
                 }
             }
             Expected::Given(bytes) => {
-                let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
+                let start = usize::try_from(self.offset)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 same(self.offset, &bytes[start..start + inside.len()], inside)?;
                 self.offset += inside.len() as u64;
             }
         }
-        if inside.len() < chunk.len() { Err(Mismatch::TooLong { length }) } else { Ok(()) }
+        if inside.len() < chunk.len() {
+            Err(Mismatch::TooLong { length })
+        } else {
+            Ok(())
+        }
     }
 
     /// Call at the end of the transfer.
@@ -122,7 +145,14 @@ impl Checker {
     /// [`Mismatch::TooShort`] when bytes are missing.
     pub fn finish(&self) -> Result<(), Mismatch> {
         let length = self.length();
-        if self.offset == length { Ok(()) } else { Err(Mismatch::TooShort { received: self.offset, length }) }
+        if self.offset == length {
+            Ok(())
+        } else {
+            Err(Mismatch::TooShort {
+                received: self.offset,
+                length,
+            })
+        }
     }
 
     fn length(&self) -> u64 {
@@ -138,9 +168,24 @@ fn same(offset: u64, expected: &[u8], found: &[u8]) -> Result<(), Mismatch> {
     if expected == found {
         return Ok(());
     }
-    let first = expected.iter().zip(found).position(|(a, b)| a != b).unwrap_or(expected.len().min(found.len()));
-    let shown = |bytes: &[u8]| bytes.iter().skip(first).take(SHOWN_BYTES).copied().collect();
-    Err(Mismatch::Different { offset: offset + first as u64, expected: shown(expected), found: shown(found) })
+    let first = expected
+        .iter()
+        .zip(found)
+        .position(|(a, b)| a != b)
+        .unwrap_or(expected.len().min(found.len()));
+    let shown = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .skip(first)
+            .take(SHOWN_BYTES)
+            .copied()
+            .collect()
+    };
+    Err(Mismatch::Different {
+        offset: offset + first as u64,
+        expected: shown(expected),
+        found: shown(found),
+    })
 }
 
 #[cfg(test)]
@@ -171,9 +216,18 @@ mod tests {
         for wrong in [0_usize, 1, 16_383, 16_384, 59_999] {
             let mut bytes = right.clone();
             bytes[wrong] ^= 1;
-            for mut checker in [Checker::new(payload, 60_000), Checker::of_bytes(right.clone().into())] {
-                let error = bytes.chunks(10_000).find_map(|chunk| checker.feed(chunk).err()).unwrap();
-                assert!(matches!(error, Mismatch::Different { offset, .. } if offset == wrong as u64), "{error}");
+            for mut checker in [
+                Checker::new(payload, 60_000),
+                Checker::of_bytes(right.clone().into()),
+            ] {
+                let error = bytes
+                    .chunks(10_000)
+                    .find_map(|chunk| checker.feed(chunk).err())
+                    .unwrap();
+                assert!(
+                    matches!(error, Mismatch::Different { offset, .. } if offset == wrong as u64),
+                    "{error}"
+                );
             }
         }
     }
@@ -186,7 +240,13 @@ mod tests {
         assert_eq!(checker.feed(&bytes), Err(Mismatch::TooLong { length: 100 }));
         let mut checker = Checker::new(payload, 102);
         checker.feed(&bytes).unwrap();
-        assert_eq!(checker.finish(), Err(Mismatch::TooShort { received: 101, length: 102 }));
+        assert_eq!(
+            checker.finish(),
+            Err(Mismatch::TooShort {
+                received: 101,
+                length: 102
+            })
+        );
     }
 
     #[test]

@@ -1,0 +1,97 @@
+//! Small TCP servers on free loopback ports: what the tests reach through the tunnel.
+//!
+//! Every server ends with its connections when its handle is dropped.
+
+mod head;
+mod http;
+mod plain;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+pub(crate) use head::{Head, read_head};
+pub use http::{Content, HttpOrigin};
+pub use plain::{discard, echo, sink, source};
+
+/// Length of the kernel's accept queue: a storm of a thousand connections must not be refused.
+const ACCEPT_QUEUE: u32 = 4096;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    accept: JoinHandle<()>,
+}
+
+impl Server {
+    /// Runs `serve` for each connection to a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> io::Result<Self>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), serve)
+    }
+
+    /// Like [`start`](Self::start), on another address of this machine, such as `::1`.
+    ///
+    /// # Errors
+    /// When no socket can be had there.
+    pub fn start_at<F>(
+        ip: IpAddr,
+        serve: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let socket = if ip.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.bind((ip, 0).into())?;
+        let listener = socket.listen(ACCEPT_QUEUE)?;
+        let address = listener.local_addr()?;
+        Ok(Self {
+            address,
+            accept: tokio::spawn(accept(listener, serve)),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}
+
+async fn accept<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    // Owned by this task, so that the connections end with it.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((connection, _)) = accepted {
+                    let _gone = connection.set_nodelay(true);
+                    connections.spawn(serve(connection));
+                }
+            }
+            // What a connection ended with is its client's business: it sees the reset or the short answer.
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
