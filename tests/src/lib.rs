@@ -1,7 +1,11 @@
 //! What the end-to-end tests and the demo of wanproxy stand on: payloads that name their first wrong byte, an emulated
 //! line, small TCP servers to reach through the tunnel, and a pair of real programs.
 
+mod eventually;
 pub mod fetch;
 pub mod line;
 pub mod origin;
+pub mod pair;
 pub mod payload;
+
+pub use eventually::eventually;

@@ -1,0 +1,137 @@
+//! What a pair is made of, and the order in which it starts.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+
+use super::config::Listener;
+use super::{CLIENT_NAME, EdgeProcess, Pair, Programs, Show, commands, config};
+use crate::line::{Line, LineConfig};
+
+/// Chooses the listeners, the line and the configuration of a [`Pair`].
+#[derive(Clone, Debug, Default)]
+pub struct PairBuilder {
+    listeners: Vec<Listener>,
+    line: Option<LineConfig>,
+    allow: Vec<String>,
+    server_toml: String,
+    client_toml: String,
+    show_build: bool,
+}
+
+impl PairBuilder {
+    /// A listener `name` of the client edge that leads to `target`.
+    #[must_use]
+    pub fn forward(self, name: &str, target: SocketAddr) -> Self {
+        self.listener(name, "forward", Some(target.to_string()))
+    }
+
+    /// A SOCKS5 listener of the client edge, called `socks5`.
+    #[must_use]
+    pub fn socks5(self) -> Self {
+        self.listener("socks5", "socks5", None)
+    }
+
+    fn listener(mut self, name: &str, kind: &'static str, target: Option<String>) -> Self {
+        self.listeners.push(Listener {
+            name: name.to_owned(),
+            kind,
+            target,
+        });
+        self
+    }
+
+    /// An emulated line between the edges, which also counts the bytes.
+    #[must_use]
+    pub const fn line(mut self, line: LineConfig) -> Self {
+        self.line = Some(line);
+        self
+    }
+
+    /// A target that clients may reach. Without any, all of 127.0.0.1 and ::1 is allowed.
+    #[must_use]
+    pub fn allow(mut self, rule: &str) -> Self {
+        self.allow.push(rule.to_owned());
+        self
+    }
+
+    /// TOML merged into `server.toml`: tables are merged, `[[client]]` entries come before the one that is there.
+    #[must_use]
+    pub fn server_toml(mut self, extra: &str) -> Self {
+        self.server_toml = extra.to_owned();
+        self
+    }
+
+    /// TOML merged into `client.toml`, in the same way.
+    #[must_use]
+    pub fn client_toml(mut self, extra: &str) -> Self {
+        self.client_toml = extra.to_owned();
+        self
+    }
+
+    /// Lets cargo show its progress while it builds the programs.
+    #[must_use]
+    pub const fn show_build(mut self) -> Self {
+        self.show_build = true;
+        self
+    }
+
+    /// Builds the programs if needed, makes the identities and starts everything. Returns when both edges listen; a
+    /// connection to the client may come at once, as the client lets it wait for the tunnel.
+    ///
+    /// # Errors
+    /// When anything of it fails, with what the failing program logged.
+    pub async fn start(self) -> Result<Pair> {
+        let show = if self.show_build {
+            Show::Progress
+        } else {
+            Show::Nothing
+        };
+        let programs = tokio::task::spawn_blocking(move || Programs::find(show)).await??;
+        let directory = tempfile::Builder::new()
+            .prefix("wanproxy-")
+            .tempdir()
+            .context("no temporary directory")?;
+        let server_directory = directory.path().join("server");
+        let client_directory = directory.path().join(CLIENT_NAME);
+        let allow = if self.allow.is_empty() {
+            default_allow()
+        } else {
+            self.allow
+        };
+
+        commands::init(&programs, &server_directory, &allow).await?;
+        config::write_server(&server_directory, &self.server_toml)?;
+        let server =
+            EdgeProcess::start(programs.server(), &server_directory.join("server.toml")).await?;
+        let tunnel = server.tunnel_address()?;
+        config::fix_tunnel_address(server.config(), tunnel)?;
+
+        let line = self
+            .line
+            .map(|line| Line::start(tunnel, line))
+            .transpose()
+            .context("cannot start the line")?;
+        let entrance = line.as_ref().map_or(tunnel, Line::address);
+        commands::join(&programs, &server_directory, CLIENT_NAME, &client_directory).await?;
+        config::write_client(
+            &client_directory,
+            entrance,
+            &self.listeners,
+            &self.client_toml,
+        )?;
+        let client =
+            EdgeProcess::start(programs.client(), &client_directory.join("client.toml")).await?;
+        Ok(Pair {
+            client,
+            server,
+            line,
+            programs,
+            directory,
+        })
+    }
+}
+
+fn default_allow() -> Vec<String> {
+    ["127.0.0.1:*", "[::1]:*"].map(str::to_owned).to_vec()
+}
