@@ -1,1 +1,4 @@
-//! See docs/architecture.md.
+//! What both wanproxy programs share above the tunnel.
+
+pub mod config;
+pub mod identity;

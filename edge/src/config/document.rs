@@ -1,0 +1,468 @@
+//! Reads a TOML document key by key, remembering where each stands, so that every error names its line.
+//!
+//! serde's `deny_unknown_fields` knows neither the line of an unknown key in a nested table nor the nearest right one, and cannot tell
+//! a key of a later version from a slip; hence this walk over the parsed document.
+
+use std::ops::RangeInclusive;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, Place, ValueError};
+
+/// The text of one configuration and what to call it in errors.
+pub(crate) struct Document<'a> {
+    source: String,
+    text: &'a str,
+}
+
+/// The keys that a section knows.
+pub(crate) struct Keys {
+    /// Keys of this version.
+    pub(crate) offered: &'static [&'static str],
+    /// Keys of the design that work in no version yet.
+    pub(crate) later: &'static [&'static str],
+}
+
+/// One table of the document, whose keys are all known.
+pub(crate) struct Section<'a> {
+    document: &'a Document<'a>,
+    /// `[tunnel]`, or empty for the top.
+    label: String,
+    line: Option<usize>,
+    table: &'a DeTable<'a>,
+}
+
+impl<'a> Document<'a> {
+    /// Gives a text its name.
+    pub(crate) fn new(source: String, text: &'a str) -> Self {
+        Self { source, text }
+    }
+
+    /// Parses the text as TOML.
+    pub(crate) fn parse(&self) -> Result<Spanned<DeTable<'a>>, ConfigError> {
+        DeTable::parse(self.text).map_err(|error| ConfigError::Syntax {
+            place: self.place(error.span().map(|span| span.start)),
+            message: error.message().lines().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The top of a parsed document.
+    pub(crate) fn top(
+        &'a self,
+        table: &'a Spanned<DeTable<'a>>,
+        keys: &Keys,
+    ) -> Result<Section<'a>, ConfigError> {
+        Section::open(self, String::new(), None, table.get_ref(), keys)
+    }
+
+    fn place(&self, offset: Option<usize>) -> Place {
+        let line = offset.map(|offset| {
+            let before = self
+                .text
+                .as_bytes()
+                .get(..offset)
+                .unwrap_or(self.text.as_bytes());
+            before.iter().filter(|byte| **byte == b'\n').count() + 1
+        });
+        Place {
+            source: self.source.clone(),
+            line,
+        }
+    }
+}
+
+impl<'a> Section<'a> {
+    fn open(
+        document: &'a Document<'a>,
+        label: String,
+        line: Option<usize>,
+        table: &'a DeTable<'a>,
+        keys: &Keys,
+    ) -> Result<Self, ConfigError> {
+        let section = Self {
+            document,
+            label,
+            line,
+            table,
+        };
+        for (key, _) in table {
+            let name = key.get_ref().as_ref();
+            if keys.offered.contains(&name) {
+                continue;
+            }
+            let place = document.place(Some(key.span().start));
+            if keys.later.contains(&name) {
+                return Err(ConfigError::NotSupported {
+                    place,
+                    what: section.key_name(name),
+                });
+            }
+            return Err(ConfigError::UnknownKey {
+                place,
+                key: name.to_owned(),
+                section: section.name(),
+                advice: advice(name, keys.offered),
+            });
+        }
+        Ok(section)
+    }
+
+    /// A string, read by `parse`.
+    pub(crate) fn parse<T>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(value) = self.table.get(key) else {
+            return Ok(None);
+        };
+        let text = value
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| self.wrong_type(key, value, "a string in quotes"))?;
+        parse(text)
+            .map(Some)
+            .map_err(|error| self.refused(key, value, error))
+    }
+
+    /// A string that must be there.
+    pub(crate) fn require<T>(
+        &self,
+        key: &'static str,
+        advice: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Result<T, ConfigError> {
+        self.parse(key, parse)?
+            .ok_or_else(|| self.missing(key, advice))
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn integer(
+        &self,
+        key: &str,
+        bounds: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, ConfigError> {
+        let Some(value) = self.table.get(key) else {
+            return Ok(None);
+        };
+        let expected = || format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let number = value
+            .get_ref()
+            .as_integer()
+            .ok_or_else(|| self.wrong_type(key, value, &expected()))?;
+        match u64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) if bounds.contains(&number) => Ok(Some(number)),
+            _ => Err(self.refused(
+                key,
+                value,
+                ValueError::wrong(format!("{number} is out of range; write {}", expected())),
+            )),
+        }
+    }
+
+    /// A string or a whole number, both handed over as text.
+    pub(crate) fn parse_string_or_integer<T>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Result<Option<T>, ConfigError> {
+        match self.table.get(key).map(|value| (value, value.get_ref())) {
+            Some((value, DeValue::Integer(number))) if number.radix() == 10 => {
+                parse(number.as_str())
+                    .map(Some)
+                    .map_err(|error| self.refused(key, value, error))
+            }
+            _ => self.parse(key, parse),
+        }
+    }
+
+    /// A list of at most `most` strings, each read by `parse`; empty when the key is absent.
+    pub(crate) fn list<T>(
+        &self,
+        key: &str,
+        most: usize,
+        parse: impl Fn(&str) -> Result<T, ValueError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let Some(value) = self.table.get(key) else {
+            return Ok(Vec::new());
+        };
+        let expected = "a list of strings, like [\"…\"]";
+        let array = value
+            .get_ref()
+            .as_array()
+            .ok_or_else(|| self.wrong_type(key, value, expected))?;
+        if array.len() > most {
+            return Err(self.refused(
+                key,
+                value,
+                ValueError::wrong(format!("has {} entries; {most} is the most", array.len())),
+            ));
+        }
+        array
+            .iter()
+            .map(|entry| {
+                let text = entry
+                    .get_ref()
+                    .as_str()
+                    .ok_or_else(|| self.wrong_type(key, entry, expected))?;
+                parse(text).map_err(|error| self.refused(key, entry, error))
+            })
+            .collect()
+    }
+
+    /// A table `[key]`.
+    pub(crate) fn section(
+        &self,
+        key: &str,
+        keys: &Keys,
+    ) -> Result<Option<Section<'a>>, ConfigError> {
+        let Some((name, value)) = self.table.get_key_value(key) else {
+            return Ok(None);
+        };
+        let table = value
+            .get_ref()
+            .as_table()
+            .ok_or_else(|| self.wrong_type(key, value, &format!("a section [{key}]")))?;
+        let line = self.document.place(Some(name.span().start)).line;
+        Section::open(self.document, format!("[{key}]"), line, table, keys).map(Some)
+    }
+
+    /// At most `most` tables `[[key]]`.
+    pub(crate) fn sections(
+        &self,
+        key: &str,
+        most: usize,
+        keys: &Keys,
+    ) -> Result<Vec<Section<'a>>, ConfigError> {
+        let Some(value) = self.table.get(key) else {
+            return Ok(Vec::new());
+        };
+        let expected = format!("sections [[{key}]]");
+        let array = value
+            .get_ref()
+            .as_array()
+            .ok_or_else(|| self.wrong_type(key, value, &expected))?;
+        if array.len() > most {
+            return Err(self.refused(
+                key,
+                value,
+                ValueError::wrong(format!(
+                    "there are {} [[{key}]]; {most} is the most",
+                    array.len()
+                )),
+            ));
+        }
+        array
+            .iter()
+            .map(|entry| {
+                let table = entry
+                    .get_ref()
+                    .as_table()
+                    .ok_or_else(|| self.wrong_type(key, entry, &expected))?;
+                let line = self.document.place(Some(entry.span().start)).line;
+                Section::open(self.document, format!("[[{key}]]"), line, table, keys)
+            })
+            .collect()
+    }
+
+    /// The error of a value that is wrong together with others.
+    pub(crate) fn conflict(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        match self.table.get(key) {
+            Some(value) => self.refused(key, value, ValueError::wrong(message)),
+            None => ConfigError::Value {
+                place: self.place(),
+                key: self.key_name(key),
+                message: message.into(),
+            },
+        }
+    }
+
+    /// The error of a key that is not there.
+    pub(crate) fn missing(&self, key: &'static str, advice: &'static str) -> ConfigError {
+        ConfigError::Missing {
+            place: self.place(),
+            section: self.name(),
+            key,
+            advice,
+        }
+    }
+
+    fn refused(&self, key: &str, value: &Spanned<DeValue<'_>>, error: ValueError) -> ConfigError {
+        let place = self.document.place(Some(value.span().start));
+        match error {
+            ValueError::Wrong(message) => ConfigError::Value {
+                place,
+                key: self.key_name(key),
+                message,
+            },
+            ValueError::NotSupported(what) => ConfigError::NotSupported {
+                place,
+                what: format!("{}: {what}", self.key_name(key)),
+            },
+        }
+    }
+
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) -> ConfigError {
+        self.refused(
+            key,
+            value,
+            ValueError::wrong(format!(
+                "expected {expected}, found {}",
+                type_name(value.get_ref())
+            )),
+        )
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            source: self.document.source.clone(),
+            line: self.line,
+        }
+    }
+
+    fn name(&self) -> String {
+        if self.label.is_empty() {
+            "the top of the file".to_owned()
+        } else {
+            self.label.clone()
+        }
+    }
+
+    fn key_name(&self, key: &str) -> String {
+        if self.label.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{key} in {}", self.label)
+        }
+    }
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a point",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}
+
+/// Names the nearest key, or all of them when none is near.
+fn advice(key: &str, offered: &[&str]) -> String {
+    // Below this similarity a suggestion misleads more than it helps; "heartbeet" and "heartbeat" have 0.96, "sever" and "server" 0.96.
+    const LEAST_SIMILARITY: f64 = 0.75;
+    let nearest = offered
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((similarity, candidate)) if similarity >= LEAST_SIMILARITY => {
+            format!("did you mean \"{candidate}\"?")
+        }
+        _ => format!("known are {}", offered.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const KEYS: Keys = Keys {
+        offered: &["heartbeat", "server", "count", "inner", "many"],
+        later: &["links"],
+    };
+
+    fn with_top<T>(
+        text: &str,
+        read: impl FnOnce(&Section<'_>) -> Result<T, ConfigError>,
+    ) -> Result<T, String> {
+        let document = Document::new("client.toml".to_owned(), text);
+        let table = document.parse().map_err(|e| e.to_string())?;
+        let top = document.top(&table, &KEYS).map_err(|e| e.to_string())?;
+        read(&top).map_err(|e| e.to_string())
+    }
+
+    fn error(text: &str) -> String {
+        with_top(text, |top| {
+            top.section("inner", &KEYS)?;
+            top.sections("many", 2, &KEYS)?;
+            top.integer("count", 1..=9)?;
+            top.list("server", 2, |text| {
+                if text == "bad" {
+                    Err(ValueError::wrong("is bad"))
+                } else {
+                    Ok(())
+                }
+            })?;
+            top.parse("heartbeat", |_| Ok(()))
+        })
+        .unwrap_err()
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line_section_and_neighbour() {
+        assert_eq!(
+            error("\n[inner]\nheartbeet = 1\n"),
+            "client.toml:3: unknown key \"heartbeet\" in [inner]; did you mean \"heartbeat\"?"
+        );
+        assert_eq!(
+            error("zzz = 1"),
+            "client.toml:1: unknown key \"zzz\" in the top of the file; known are heartbeat, server, count, inner, many"
+        );
+        assert_eq!(
+            error("[[many]]\n\n[[many]]\nsever = 1"),
+            "client.toml:4: unknown key \"sever\" in [[many]]; did you mean \"server\"?"
+        );
+    }
+
+    #[test]
+    fn a_key_of_a_later_version_is_no_unknown_key() {
+        assert_eq!(
+            error("[inner]\nlinks = 2"),
+            "client.toml:2: links in [inner] is not supported by this version"
+        );
+    }
+
+    #[test]
+    fn wrong_values_name_their_line_and_what_is_accepted() {
+        assert_eq!(
+            error("count = 10"),
+            "client.toml:1: count: 10 is out of range; write a whole number from 1 to 9"
+        );
+        assert_eq!(
+            error("count = \"1\""),
+            "client.toml:1: count: expected a whole number from 1 to 9, found a string"
+        );
+        assert_eq!(
+            error("server = [\n\"good\",\n\"bad\"]"),
+            "client.toml:3: server: is bad"
+        );
+        assert_eq!(
+            error("server = [\"\", \"\", \"\"]"),
+            "client.toml:1: server: has 3 entries; 2 is the most"
+        );
+        assert_eq!(
+            error("heartbeat = 5"),
+            "client.toml:1: heartbeat: expected a string in quotes, found a whole number"
+        );
+        assert_eq!(
+            error("inner = 5"),
+            "client.toml:1: inner: expected a section [inner], found a whole number"
+        );
+        assert_eq!(
+            error("count = 1\ncount = 1"),
+            "client.toml:2: duplicate key"
+        );
+    }
+
+    #[test]
+    fn a_syntax_error_is_one_line_with_its_place() {
+        let message = error("heartbeat = \"5s\"\n[inner");
+        assert!(message.starts_with("client.toml:2: "), "{message}");
+        assert_eq!(message.lines().count(), 1);
+    }
+}

@@ -1,0 +1,281 @@
+//! `[[listen]]`: the services of an edge.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+use super::document::{Keys, Section};
+use super::error::{ConfigError, Place, ValueError};
+use super::target::{Target, parse_bind};
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenConfig {
+    /// Its name, unique in the edge; a label of metrics and the name of its domain.
+    pub name: String,
+    /// What it speaks with applications.
+    pub kind: ListenKind,
+    /// Where it listens; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// Which history its bytes go to.
+    pub dedup: Dedup,
+    /// Its share of a full line, against other services: 1 to 1000.
+    pub weight: NonZeroU16,
+}
+
+/// What a service speaks with applications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenKind {
+    /// Every connection goes to one target.
+    Forward(Target),
+    /// The application names the target by SOCKS5.
+    Socks5,
+}
+
+impl ListenKind {
+    /// The kind as the config and the `listening` lines write it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Forward(_) => "forward",
+            Self::Socks5 => "socks5",
+        }
+    }
+}
+
+/// Which history a service's bytes go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dedup {
+    /// That of all shared services of this edge.
+    Shared,
+    /// One of its own.
+    Isolated,
+    /// None.
+    Off,
+}
+
+impl Dedup {
+    /// The choice as the config writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Isolated => "isolated",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// The argument of `--forward`: `BIND=TARGET`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardFlag {
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// Where to connect to.
+    pub target: Target,
+}
+
+impl FromStr for ForwardFlag {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (bind, target) = text.split_once('=').ok_or_else(|| {
+            ValueError::wrong(format!(
+                "\"{text}\" is not BIND=TARGET; write it like \"127.0.0.1:8445=10.0.0.5:445\""
+            ))
+        })?;
+        Ok(Self {
+            bind: parse_bind(bind)?,
+            target: target.parse()?,
+        })
+    }
+}
+
+const LISTEN: Keys = Keys {
+    offered: &["name", "kind", "bind", "target", "dedup", "weight"],
+    later: &[
+        "rate",
+        "method",
+        "preserve_source",
+        "proxy_accept",
+        "proxy_send",
+        "users",
+    ],
+};
+
+/// Services of one edge; each has a task and a row in every report.
+const MAX_SERVICES: usize = 1_024;
+/// Isolated services, which have a domain each; a client has 16 domains, one of which is the shared one (DESIGN, section 3).
+const MAX_ISOLATED_SERVICES: usize = 15;
+/// The greatest share of one service against another.
+const MAX_WEIGHT: u64 = 1_000;
+/// The longest name of a service, which travels in each Open.
+const MAX_SERVICE_NAME_BYTES: usize = 63;
+
+pub(crate) fn read(top: &Section<'_>) -> Result<Vec<ListenConfig>, ConfigError> {
+    let mut services: Vec<ListenConfig> = Vec::new();
+    for section in top.sections("listen", MAX_SERVICES, &LISTEN)? {
+        let service = one(&section)?;
+        if let Some((key, message)) = clash(&services, &service) {
+            return Err(section.conflict(key, message));
+        }
+        services.push(service);
+    }
+    Ok(services)
+}
+
+/// Adds the services that flags ask for, named by their kind and number.
+pub(crate) fn add_flags(
+    services: &mut Vec<ListenConfig>,
+    forward: &[ForwardFlag],
+    socks5: &[SocketAddr],
+) -> Result<(), ConfigError> {
+    let forwards = forward.iter().map(|flag| {
+        (
+            "--forward",
+            flag.bind,
+            ListenKind::Forward(flag.target.clone()),
+        )
+    });
+    let socks = socks5
+        .iter()
+        .map(|bind| ("--socks5", *bind, ListenKind::Socks5));
+    let mut numbers = [0usize; 2];
+    for (flag, bind, kind) in forwards.chain(socks) {
+        let [forward_number, socks5_number] = &mut numbers;
+        let number = if matches!(kind, ListenKind::Socks5) {
+            socks5_number
+        } else {
+            forward_number
+        };
+        *number += 1;
+        let name = format!("{}-{number}", kind.as_str());
+        let service = ListenConfig {
+            name,
+            kind,
+            bind,
+            dedup: Dedup::Shared,
+            weight: NonZeroU16::MIN,
+        };
+        if let Some((key, message)) = clash(services, &service) {
+            return Err(ConfigError::Value {
+                place: Place {
+                    source: flag.to_owned(),
+                    line: None,
+                },
+                key: key.to_owned(),
+                message,
+            });
+        }
+        services.push(service);
+    }
+    Ok(())
+}
+
+fn one(section: &Section<'_>) -> Result<ListenConfig, ConfigError> {
+    let name = section.require("name", "write name = \"files\"", service_name)?;
+    let kind = section.require(
+        "kind",
+        "write kind = \"forward\" or \"socks5\"",
+        |text| match text {
+            "forward" | "socks5" => Ok(text.to_owned()),
+            "http" | "transparent" => Err(ValueError::NotSupported(format!("\"{text}\""))),
+            _ => Err(ValueError::wrong(format!(
+                "\"{text}\" is not a kind; write \"forward\" or \"socks5\""
+            ))),
+        },
+    )?;
+    let bind = section.require("bind", "write bind = \"127.0.0.1:8445\"", parse_bind)?;
+    let target = section.parse("target", str::parse::<Target>)?;
+    let kind = match (kind.as_str(), target) {
+        ("forward", Some(target)) => ListenKind::Forward(target),
+        ("forward", None) => {
+            return Err(section.missing("target", "write target = \"10.0.0.5:445\""));
+        }
+        (_, Some(_)) => {
+            return Err(section.conflict(
+                "target",
+                "a socks5 service has none, the application names it; remove this line",
+            ));
+        }
+        (_, None) => ListenKind::Socks5,
+    };
+    let dedup = section.parse("dedup", |text| {
+        [Dedup::Shared, Dedup::Isolated, Dedup::Off]
+            .into_iter()
+            .find(|dedup| dedup.as_str() == text)
+            .ok_or_else(|| {
+                ValueError::wrong(format!(
+                    "\"{text}\" is not known; write \"shared\", \"isolated\" or \"off\""
+                ))
+            })
+    })?;
+    let weight = section
+        .integer("weight", 1..=MAX_WEIGHT)?
+        .and_then(|weight| u16::try_from(weight).ok())
+        .and_then(NonZeroU16::new);
+    Ok(ListenConfig {
+        name,
+        kind,
+        bind,
+        dedup: dedup.unwrap_or(Dedup::Shared),
+        weight: weight.unwrap_or(NonZeroU16::MIN),
+    })
+}
+
+/// The key and the message of the first clash of a service with those before it.
+fn clash(services: &[ListenConfig], new: &ListenConfig) -> Option<(&'static str, String)> {
+    if services.iter().any(|service| service.name == new.name) {
+        return Some((
+            "name",
+            format!(
+                "\"{}\" is taken by another service; choose another name",
+                new.name
+            ),
+        ));
+    }
+    let taken: HashSet<SocketAddr> = services
+        .iter()
+        .map(|service| service.bind)
+        .filter(|bind| bind.port() != 0)
+        .collect();
+    if taken.contains(&new.bind) {
+        return Some((
+            "bind",
+            format!(
+                "{} is taken by another service; choose another port",
+                new.bind
+            ),
+        ));
+    }
+    let isolated = services
+        .iter()
+        .filter(|service| service.dedup == Dedup::Isolated)
+        .count();
+    if new.dedup == Dedup::Isolated && isolated == MAX_ISOLATED_SERVICES {
+        return Some((
+            "dedup",
+            format!("at most {MAX_ISOLATED_SERVICES} services can be isolated"),
+        ));
+    }
+    None
+}
+
+fn service_name(text: &str) -> Result<String, ValueError> {
+    let good = !text.is_empty()
+        && text.len() <= MAX_SERVICE_NAME_BYTES
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if !good {
+        return Err(ValueError::wrong(format!(
+            "\"{text}\" is not a service name; use 1 to {MAX_SERVICE_NAME_BYTES} letters, digits, -, _ and ., like \"files\""
+        )));
+    }
+    if text == "tunnel" || text == "admin" {
+        return Err(ValueError::wrong(format!(
+            "\"{text}\" is the name of a socket of wanproxy itself; choose another"
+        )));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,268 @@
+//! The sections that both programs have; here those that are too small for a file of their own: history, codec, admin, log.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::credentials::{self, IdentityConfig};
+use super::document::{Keys, Section};
+use super::error::{ConfigError, ValueError};
+use super::resources::{self, MemoryConfig, PoolsConfig};
+use super::target::parse_bind;
+use super::units::Size;
+
+/// `[history]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryConfig {
+    /// Bound of all histories and mirrors together; `None` means half of the memory budget.
+    pub size: Option<Size>,
+}
+
+/// `[codec]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CodecConfig {
+    /// How hard to compress.
+    pub level: Level,
+}
+
+/// `level`: how hard zstd works on what is not copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Chosen by wanproxy.
+    Auto,
+    /// No compression; copies are still found.
+    Off,
+    /// A zstd level, 1 to 19.
+    Fixed(ZstdLevel),
+}
+
+/// A zstd level, 1 to 19.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ZstdLevel(u8);
+
+impl ZstdLevel {
+    /// The level as a number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl FromStr for Level {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => match text.parse::<u8>() {
+                Ok(level @ 1..=19) => Ok(Self::Fixed(ZstdLevel(level))),
+                _ => Err(ValueError::wrong(format!(
+                    "\"{text}\" is not a level; write \"auto\", \"off\" or a number from 1 to 19"
+                ))),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Off => formatter.write_str("off"),
+            Self::Fixed(level) => write!(formatter, "{}", level.get()),
+        }
+    }
+}
+
+/// `[admin]`: the endpoint of dashboard, metrics and status. Without the section there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdminConfig {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// A file whose content every request must present; always there when `bind` is not loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// The least urgent level that is written.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// A level of logging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What needs somebody.
+    Error,
+    /// What may need somebody.
+    Warn,
+    /// One line a stream.
+    Info,
+    /// For finding faults.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as the config writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const HISTORY: Keys = Keys {
+    offered: &["size"],
+    later: &["directory"],
+};
+const CODEC: Keys = Keys {
+    offered: &["level"],
+    later: &[],
+};
+const ADMIN: Keys = Keys {
+    offered: &["bind", "token_file"],
+    later: &[],
+};
+const LOG: Keys = Keys {
+    offered: &["level", "format"],
+    later: &[],
+};
+
+/// The sections that both programs have, read.
+pub(crate) struct SharedSections {
+    pub(crate) identity: IdentityConfig,
+    pub(crate) history: HistoryConfig,
+    pub(crate) codec: CodecConfig,
+    pub(crate) pools: PoolsConfig,
+    pub(crate) memory: MemoryConfig,
+    pub(crate) admin: Option<AdminConfig>,
+    pub(crate) log: LogConfig,
+}
+
+/// Whose configuration is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+impl SharedSections {
+    pub(crate) fn read(
+        top: &Section<'_>,
+        side: Side,
+        directory: &Path,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            identity: credentials::read(top, side, directory)?,
+            history: HistoryConfig {
+                size: top
+                    .section("history", &HISTORY)?
+                    .map_or(Ok(None), |s| s.parse("size", str::parse))?,
+            },
+            codec: CodecConfig {
+                level: top
+                    .section("codec", &CODEC)?
+                    .map_or(Ok(None), |s| s.parse_string_or_integer("level", str::parse))?
+                    .unwrap_or(Level::Auto),
+            },
+            pools: resources::pools(top)?,
+            memory: resources::memory(top)?,
+            admin: admin(top, directory)?,
+            log: log(top)?,
+        })
+    }
+}
+
+fn admin(top: &Section<'_>, directory: &Path) -> Result<Option<AdminConfig>, ConfigError> {
+    let Some(section) = top.section("admin", &ADMIN)? else {
+        return Ok(None);
+    };
+    let bind = section.require("bind", "write bind = \"127.0.0.1:9900\"", parse_bind)?;
+    let token_file = section.parse("token_file", |text| file_path(directory, text))?;
+    if !bind.ip().to_canonical().is_loopback() && token_file.is_none() {
+        return Err(section.conflict("bind", format!("{bind} can be reached from elsewhere; add token_file = \"admin.token\", or bind to 127.0.0.1")));
+    }
+    Ok(Some(AdminConfig { bind, token_file }))
+}
+
+fn log(top: &Section<'_>) -> Result<LogConfig, ConfigError> {
+    let section = top.section("log", &LOG)?;
+    let level = section.as_ref().map_or(Ok(None), |s| {
+        s.parse("level", |text| {
+            [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]
+                .into_iter()
+                .find(|level| level.as_str() == text)
+                .ok_or_else(|| ValueError::wrong(format!("\"{text}\" is not a level; write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"")))
+        })
+    })?;
+    let format = section.as_ref().map_or(Ok(None), |s| {
+        s.parse("format", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(ValueError::wrong(format!(
+                "\"{text}\" is not a format; write \"text\" or \"json\""
+            ))),
+        })
+    })?;
+    Ok(LogConfig {
+        level: level.unwrap_or(LogLevel::Info),
+        format: format.unwrap_or(LogFormat::Text),
+    })
+}
+
+/// A path of the configuration, relative to the directory that its file stands in.
+pub(crate) fn file_path(directory: &Path, text: &str) -> Result<PathBuf, ValueError> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(ValueError::wrong(format!(
+            "\"{}\" is not a file",
+            text.escape_default()
+        )));
+    }
+    Ok(directory.join(text))
+}
+
+/// The directory that a file stands in; `.` for a bare name.
+pub(crate) fn parent(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn levels_are_words_or_numbers() {
+        assert_eq!("auto".parse::<Level>().unwrap(), Level::Auto);
+        assert_eq!("19".parse::<Level>().unwrap(), Level::Fixed(ZstdLevel(19)));
+        for text in ["0", "20", "-1", "best", ""] {
+            assert!(text.parse::<Level>().is_err(), "{text}");
+        }
+    }
+}
