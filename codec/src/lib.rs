@@ -1,1 +1,8 @@
-//! See docs/architecture.md.
+//! wanproxy's codec: bytes in, bytes out. Frames, blocks, histories and their compression; see docs/architecture.md and
+//! docs/protocol.md. It knows no runtime, no sockets, no clock and no threads.
+#![warn(clippy::indexing_slicing)]
+
+pub mod block;
+pub mod frame;
+pub mod ranges;
+pub mod varint;

@@ -1,0 +1,246 @@
+//! Open and Opened: a new stream, and the answer that its target was reached.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytes::{BufMut, BytesMut};
+
+use super::payload::{PayloadReader, put_tagged, require, set_once};
+use super::{DomainId, FieldProblem, FrameError, FrameKind, StreamId};
+use crate::varint;
+
+/// Bytes of a target's name: what DNS allows.
+pub const HOST_MAX_BYTES: usize = 253;
+/// Bytes of a service's name: one DNS label's worth, enough for logs and labels of metrics.
+pub const SERVICE_MAX_BYTES: usize = 63;
+
+const TAG_NAME: u64 = 1;
+const TAG_IPV4: u64 = 2;
+const TAG_IPV6: u64 = 3;
+const TAG_SERVICE: u64 = 4;
+
+/// A new stream and where it shall go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// The frame's number, from 1.
+    pub number: u64,
+    /// The stream, of the sender's parity.
+    pub stream: StreamId,
+    /// The domain whose histories the stream's blocks may use; none: dedup is off.
+    pub domain: Option<DomainId>,
+    /// Where the receiver shall connect to.
+    pub target: Target,
+    /// The service that took the connection, at most [`SERVICE_MAX_BYTES`]; may be empty.
+    pub service: String,
+}
+
+/// Where a stream goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A name that the receiver resolves.
+    Name {
+        /// 1 to [`HOST_MAX_BYTES`] visible ASCII characters.
+        host: String,
+        /// The TCP port.
+        port: u16,
+    },
+    /// An address. Of an IPv6 address neither flow label nor scope travel.
+    Address(SocketAddr),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The answer to an Open whose target was reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The frame's number, from 1.
+    pub number: u64,
+    /// The stream of the Open.
+    pub stream: StreamId,
+    /// The local address of the connection to the target, where it has one.
+    pub bound: Option<SocketAddr>,
+}
+
+impl Open {
+    pub(super) fn read(mut payload: PayloadReader) -> Result<Self, FrameError> {
+        let kind = FrameKind::Open;
+        let number = payload.positive("number")?;
+        let stream = StreamId(payload.positive("stream")?);
+        let domain = match payload.varint("domain")? {
+            0 => None,
+            code => Some(DomainId(code - 1)),
+        };
+        let (mut target, mut service) = (None, None);
+        while let Some((tag, mut value)) = payload.tagged()? {
+            match tag {
+                TAG_NAME => set_once(&mut target, read_name(&mut value)?, kind, "target")?,
+                TAG_IPV4 => set_once(
+                    &mut target,
+                    Target::Address(read_ipv4(&mut value)?),
+                    kind,
+                    "target",
+                )?,
+                TAG_IPV6 => set_once(
+                    &mut target,
+                    Target::Address(read_ipv6(&mut value)?),
+                    kind,
+                    "target",
+                )?,
+                TAG_SERVICE => set_once(
+                    &mut service,
+                    value.rest_text("service", SERVICE_MAX_BYTES)?,
+                    kind,
+                    "service",
+                )?,
+                _ => continue,
+            }
+            value.finish()?;
+        }
+        let target = target.ok_or_else(|| payload.error("target", FieldProblem::Missing))?;
+        let open = Self {
+            number,
+            stream,
+            domain,
+            target,
+            service: service.unwrap_or_default(),
+        };
+        open.check()?;
+        Ok(open)
+    }
+
+    pub(super) fn write(&self, out: &mut BytesMut) -> Result<(), FrameError> {
+        self.check()?;
+        varint::put(out, self.number);
+        varint::put(out, self.stream.0);
+        varint::put(out, self.domain.map_or(0, |domain| domain.0 + 1));
+        match &self.target {
+            Target::Name { host, port } => {
+                let mut value = BytesMut::with_capacity(2 + host.len());
+                value.put_u16(*port);
+                value.put_slice(host.as_bytes());
+                put_tagged(out, TAG_NAME, &value);
+            }
+            Target::Address(address) => put_address(out, *address),
+        }
+        if !self.service.is_empty() {
+            put_tagged(out, TAG_SERVICE, self.service.as_bytes());
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), FrameError> {
+        let kind = FrameKind::Open;
+        require(self.number >= 1, kind, "number", FieldProblem::OutOfBounds)?;
+        require(
+            !self.stream.is_tunnel(),
+            kind,
+            "stream",
+            FieldProblem::OutOfBounds,
+        )?;
+        require(
+            self.domain.is_none_or(|domain| domain <= DomainId::MAX),
+            kind,
+            "domain",
+            FieldProblem::OutOfBounds,
+        )?;
+        if let Target::Name { host, .. } = &self.target {
+            require(
+                (1..=HOST_MAX_BYTES).contains(&host.len()),
+                kind,
+                "host",
+                FieldProblem::OutOfBounds,
+            )?;
+            require(
+                host.bytes().all(|byte| byte.is_ascii_graphic()),
+                kind,
+                "host",
+                FieldProblem::Text,
+            )?;
+        }
+        require(
+            self.service.len() <= SERVICE_MAX_BYTES,
+            kind,
+            "service",
+            FieldProblem::OutOfBounds,
+        )?;
+        require(
+            !self.service.contains(char::is_control),
+            kind,
+            "service",
+            FieldProblem::Text,
+        )
+    }
+}
+
+impl Opened {
+    pub(super) fn read(mut payload: PayloadReader) -> Result<Self, FrameError> {
+        let kind = FrameKind::Opened;
+        let number = payload.positive("number")?;
+        let stream = StreamId(payload.positive("stream")?);
+        let mut bound = None;
+        while let Some((tag, mut value)) = payload.tagged()? {
+            match tag {
+                TAG_IPV4 => set_once(&mut bound, read_ipv4(&mut value)?, kind, "bound")?,
+                TAG_IPV6 => set_once(&mut bound, read_ipv6(&mut value)?, kind, "bound")?,
+                _ => continue,
+            }
+            value.finish()?;
+        }
+        Ok(Self {
+            number,
+            stream,
+            bound,
+        })
+    }
+
+    pub(super) fn write(&self, out: &mut BytesMut) -> Result<(), FrameError> {
+        require(
+            self.number >= 1,
+            FrameKind::Opened,
+            "number",
+            FieldProblem::OutOfBounds,
+        )?;
+        require(
+            !self.stream.is_tunnel(),
+            FrameKind::Opened,
+            "stream",
+            FieldProblem::OutOfBounds,
+        )?;
+        varint::put(out, self.number);
+        varint::put(out, self.stream.0);
+        if let Some(bound) = self.bound {
+            put_address(out, bound);
+        }
+        Ok(())
+    }
+}
+
+fn read_name(value: &mut PayloadReader) -> Result<Target, FrameError> {
+    let port = u16::from_be_bytes(value.array("port")?);
+    let host = value.rest_text("host", HOST_MAX_BYTES)?;
+    Ok(Target::Name { host, port })
+}
+
+fn read_ipv4(value: &mut PayloadReader) -> Result<SocketAddr, FrameError> {
+    let ip = Ipv4Addr::from(value.array::<4>("address")?);
+    Ok((ip, u16::from_be_bytes(value.array("port")?)).into())
+}
+
+fn read_ipv6(value: &mut PayloadReader) -> Result<SocketAddr, FrameError> {
+    let ip = Ipv6Addr::from(value.array::<16>("address")?);
+    Ok((ip, u16::from_be_bytes(value.array("port")?)).into())
+}
+
+fn put_address(out: &mut BytesMut, address: SocketAddr) {
+    let port = address.port().to_be_bytes();
+    match address.ip() {
+        IpAddr::V4(ip) => put_tagged(out, TAG_IPV4, &[ip.octets().as_slice(), &port].concat()),
+        IpAddr::V6(ip) => put_tagged(out, TAG_IPV6, &[ip.octets().as_slice(), &port].concat()),
+    }
+}
