@@ -128,6 +128,12 @@ impl EdgeProcess {
             .unwrap_or_default()
     }
 
+    /// The end of its log, on one line.
+    #[must_use]
+    pub fn last_log_lines(&self) -> String {
+        last_lines(&self.log())
+    }
+
     /// Status and body of a page of its admin endpoint.
     ///
     /// # Errors
@@ -234,10 +240,6 @@ impl EdgeProcess {
 }
 
 impl Drop for EdgeProcess {
-    #[expect(
-        clippy::print_stderr,
-        reason = "a failed test shows what the programs said"
-    )]
     fn drop(&mut self) {
         self.end();
         if std::thread::panicking() {
