@@ -2,3 +2,5 @@
 
 pub mod config;
 pub mod identity;
+pub mod os;
+pub mod policy;
