@@ -1,6 +1,6 @@
 //! Sets of positions or numbers as sorted, disjoint, half-open ranges: acknowledgements, holes, coverage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::ops::Range;
 
 /// A set of `u64` values (positions in bytes, or numbers), kept as maximal half-open ranges: touching ranges are one.
@@ -167,8 +167,9 @@ impl RangeSet {
     }
 
     /// The ranges, ascending; `rev()` gives them from the highest.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + '_ {
-        self.ends.iter().map(|(&start, &end)| start..end)
+    pub fn iter(&self) -> Iter<'_> {
+        let range: fn((&u64, &u64)) -> Range<u64> = |(&start, &end)| start..end;
+        self.ends.iter().map(range)
     }
 
     /// The lowest range.
@@ -206,6 +207,9 @@ impl RangeSet {
         self.ends.clear();
     }
 }
+
+/// The ranges of a [`RangeSet`], from both ends.
+pub type Iter<'a> = std::iter::Map<btree_map::Iter<'a, u64, u64>, fn((&u64, &u64)) -> Range<u64>>;
 
 impl FromIterator<Range<u64>> for RangeSet {
     fn from_iter<I: IntoIterator<Item = Range<u64>>>(ranges: I) -> Self {
