@@ -8,5 +8,6 @@ pub mod line;
 pub mod origin;
 pub mod pair;
 pub mod payload;
+pub mod storm;
 
 pub use eventually::eventually;

@@ -49,12 +49,28 @@ impl Server {
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let socket = if ip.is_ipv4() {
+        Self::start_on((ip, 0).into(), serve)
+    }
+
+    /// Like [`start`](Self::start), on this very address: for an origin that others are told of beforehand.
+    ///
+    /// # Errors
+    /// When no socket can be had there.
+    pub fn start_on<F>(
+        address: SocketAddr,
+        serve: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?
         } else {
             TcpSocket::new_v6()?
         };
-        socket.bind((ip, 0).into())?;
+        // An origin that is started again must not wait for the connections of its last life.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
         let listener = socket.listen(ACCEPT_QUEUE)?;
         let address = listener.local_addr()?;
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -55,9 +55,19 @@ impl HttpOrigin {
     /// # Errors
     /// When no socket can be had.
     pub fn start() -> io::Result<Self> {
+        Self::start_on((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// Starts an origin without any content on this very address.
+    ///
+    /// # Errors
+    /// When no socket can be had there.
+    pub fn start_on(address: SocketAddr) -> io::Result<Self> {
         let contents = Contents::default();
         let served = Arc::clone(&contents);
-        let server = Server::start(move |connection| serve(connection, Arc::clone(&served)))?;
+        let server = Server::start_on(address, move |connection| {
+            serve(connection, Arc::clone(&served))
+        })?;
         Ok(Self { server, contents })
     }
 
