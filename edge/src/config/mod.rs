@@ -24,6 +24,7 @@ pub use listen::{Dedup, ForwardFlag, ListenConfig, ListenKind};
 pub use network::Network;
 pub use policy::{Destination, HostPattern, Ports, Rule};
 pub use resources::{Budget, MIN_BUDGET_BYTES, MemoryConfig, PoolsConfig};
+pub(crate) use sections::parent;
 pub use sections::{
     AdminConfig, CodecConfig, HistoryConfig, Level, LogConfig, LogFormat, LogLevel, ZstdLevel,
 };
