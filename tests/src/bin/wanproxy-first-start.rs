@@ -4,7 +4,7 @@
 //! `init`, `invite` and `join` never overwrite and so fail when they are repeated. Where containers are started again and
 //! again by order of a file, and the image holds no shell to ask first, this asks.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 }
 
 /// Becomes the command, and so returns only when there is nothing to do or the command cannot be started.
-fn start(file: &Path, program: &OsString, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+fn start(file: &Path, program: &OsStr, arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match file.try_exists() {
         Ok(true) => {
             eprintln!(
