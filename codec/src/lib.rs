@@ -4,5 +4,7 @@
 
 pub mod block;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ranges;
 pub mod varint;
