@@ -1,0 +1,213 @@
+//! Finds what of a block's plain bytes the histories already have.
+
+use std::ops::Range;
+
+use super::Continuation;
+use super::extend::{backward, forward};
+use crate::anchor::{Candidate, Density, Scanner, Selector, WINDOW_BYTES, key};
+use crate::block::COPY_MIN;
+use crate::domain::{Domain, Log};
+use crate::history::log::Access;
+use crate::history::reader::Reader;
+use crate::index::Hint;
+use crate::policy::MATCH_MIN_BYTES;
+
+/// A stretch of the plain bytes that a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Match {
+    /// First plain byte.
+    pub start: usize,
+    /// Behind the last.
+    pub end: usize,
+    /// The log.
+    pub log: Log,
+    /// The position of the first byte there.
+    pub position: u64,
+    /// Bytes of the same run in earlier blocks of the stream.
+    pub run_before_bytes: u64,
+}
+
+impl Match {
+    /// The position that would continue it.
+    pub const fn next_position(&self) -> u64 {
+        self.position + (self.end - self.start) as u64
+    }
+}
+
+/// The search and its scratch, kept from block to block.
+#[derive(Debug, Default)]
+pub(crate) struct Finder {
+    scanner: Scanner,
+    candidates: Vec<Candidate>,
+    /// Of the stretch at hand: keys, and offsets behind their windows.
+    keys: Vec<u64>,
+    ends: Vec<usize>,
+    hints: Vec<Hint>,
+    /// All anchors seen in this block: key and offset behind the window, ascending.
+    pub anchors: Vec<(u64, usize)>,
+    /// Offsets behind the windows of the sparse candidates, ascending: the anchors, should the block go raw.
+    pub sparse: Vec<Candidate>,
+    /// What was scanned; ascending, not touching.
+    pub scanned: Vec<Range<usize>>,
+    /// What was found; ascending, not overlapping.
+    pub matches: Vec<Match>,
+}
+
+/// Stretches scanned at once: short ones behind a copy, where the next is likely near; long ones where nothing is found. Four lanes need some
+/// hundred bytes each to pay, and all keys of a stretch are looked up together.
+const STRETCH_MIN_BYTES: usize = 4096;
+const STRETCH_MAX_BYTES: usize = 32_768;
+
+/// A candidate this long is taken without looking at older ones.
+const GOOD_ENOUGH_BYTES: usize = 1024;
+
+/// Candidates of one key that are compared; older ones hardly ever hold more.
+const CANDIDATES_MAX: usize = 4;
+
+impl Finder {
+    /// Forgets the last block.
+    pub fn clear(&mut self) {
+        self.anchors.clear();
+        self.sparse.clear();
+        self.scanned.clear();
+        self.matches.clear();
+    }
+
+    /// Fills `matches`, `anchors`, `sparse` and `scanned` for `plain`.
+    pub fn find(
+        &mut self,
+        domain: &Domain,
+        plain: &[u8],
+        density: Density,
+        hint: Option<Continuation>,
+    ) {
+        let mut reader = Reader::new(domain, Access::Covered);
+        let tails = [Log::Own, Log::Mirror].map(|log| domain.read(log).tail());
+        let mut at = hint.map_or(0, |hint| self.follow(&mut reader, plain, hint));
+        let mut stretch = STRETCH_MIN_BYTES;
+        let mut lookups = 0;
+        let mut select = Selector::new(density);
+        while at < plain.len() {
+            let end = plain.len().min(at + stretch);
+            self.scan(plain, at..end, &mut select);
+            self.hints.clear();
+            domain.look_up(&self.keys, &mut self.hints);
+            lookups += self.keys.len() as u64;
+            let found = self.matches.len();
+            let covered = self.compare(&mut reader, plain, tails);
+            stretch = if self.matches.len() > found {
+                STRETCH_MIN_BYTES
+            } else {
+                STRETCH_MAX_BYTES.min(2 * stretch)
+            };
+            at = end.max(covered);
+        }
+        domain.count(lookups, self.matches.len() as u64);
+    }
+
+    /// Whether the stream goes on as the source of its last copy does; returns where that ends.
+    fn follow(&mut self, reader: &mut Reader<'_>, plain: &[u8], hint: Continuation) -> usize {
+        let end = forward(reader, hint.log, hint.position, plain);
+        if end < COPY_MIN as usize {
+            return 0;
+        }
+        self.matches.push(Match {
+            start: 0,
+            end,
+            log: hint.log,
+            position: hint.position,
+            run_before_bytes: hint.run_bytes,
+        });
+        end
+    }
+
+    /// Finds the anchors that end in `range` and their keys.
+    fn scan(&mut self, plain: &[u8], range: Range<usize>, select: &mut Selector) {
+        self.candidates.clear();
+        self.keys.clear();
+        self.ends.clear();
+        self.scanner
+            .scan(plain, range.clone(), &mut self.candidates);
+        super::append::push_run(&mut self.scanned, range);
+        for &candidate in &self.candidates {
+            if candidate.sparse {
+                self.sparse.push(candidate);
+            }
+            let end = candidate.end as usize;
+            if select.accepts(candidate)
+                && let Some(key) = key(plain, end)
+            {
+                self.keys.push(key);
+                self.ends.push(end);
+                self.anchors.push((key, end));
+            }
+        }
+    }
+
+    /// Goes through the hints of a stretch, in plain order; returns where the last match ends.
+    fn compare(&mut self, reader: &mut Reader<'_>, plain: &[u8], tails: [u64; 2]) -> usize {
+        let mut done = self.matches.last().map_or(0, |last| last.end);
+        let mut hints = self.hints.as_slice();
+        while let Some(first) = hints.first() {
+            let same = hints
+                .iter()
+                .take_while(|hint| hint.key == first.key)
+                .count();
+            let (of_key, rest) = hints.split_at(same);
+            hints = rest;
+            let Some(&end) = self.ends.get(first.key as usize) else {
+                continue;
+            };
+            if end <= done {
+                continue;
+            }
+            let mut best: Option<Match> = None;
+            for hint in of_key.iter().take(CANDIDATES_MAX) {
+                let [own, mirror] = tails;
+                let tail = if hint.log == Log::Own { own } else { mirror };
+                let Some(position) = hint.position(tail) else {
+                    continue;
+                };
+                let Some(found) = verify(reader, plain, done, end, hint.log, position) else {
+                    continue;
+                };
+                if best.is_none_or(|best| found.end - found.start > best.end - best.start) {
+                    best = Some(found);
+                }
+                if found.end - found.start >= GOOD_ENOUGH_BYTES {
+                    break;
+                }
+            }
+            if let Some(best) = best.filter(|best| best.end - best.start >= MATCH_MIN_BYTES) {
+                done = best.end;
+                self.matches.push(best);
+            }
+        }
+        done
+    }
+}
+
+/// Compares the window that ends at `end` with the bytes before `position`, and extends both ways, back to `done` at most.
+fn verify(
+    reader: &mut Reader<'_>,
+    plain: &[u8],
+    done: usize,
+    end: usize,
+    log: Log,
+    position: u64,
+) -> Option<Match> {
+    let from = done.max(end - WINDOW_BYTES);
+    let position = position.checked_sub((end - from) as u64)?;
+    let ahead = forward(reader, log, position, plain.get(from..)?);
+    if ahead < end - from {
+        return None;
+    }
+    let behind = backward(reader, log, position, plain.get(done..from)?);
+    Some(Match {
+        start: from - behind,
+        end: from + ahead,
+        log,
+        position: position - behind as u64,
+        run_before_bytes: 0,
+    })
+}

@@ -1,0 +1,353 @@
+//! The encoder: plain bytes in, a block out. One for each worker; it keeps scratch memory and nothing else between blocks.
+
+mod append;
+mod encoded;
+mod extend;
+mod finder;
+mod request;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use append::Append;
+pub(crate) use append::{AppendScanner, push_run};
+pub use encoded::{Encoded, Tally, Uses};
+pub use request::{Continuation, EncodeRequest};
+
+use crate::anchor::{Density, Selector, key};
+use crate::block::ops::Writer;
+use crate::block::{BlockHeader, BodyKind, PREFIX_MAX, Source, Space};
+use crate::compress::Compressor;
+use crate::domain::{Domain, Log};
+use crate::history::log::Access;
+use crate::history::reader::Reader;
+use crate::policy::{
+    APPEND_MIN_BYTES, COMPRESS_MIN_BYTES, GAIN_FRACTION, Level, REAPPEND_BYTES, looks_like_noise,
+};
+use finder::{Finder, Match};
+
+/// Encodes blocks.
+pub struct Encoder {
+    compressor: Compressor,
+    finder: Finder,
+    appender: AppendScanner,
+    writer: Writer,
+    inner: Vec<u8>,
+    prefix: Vec<u8>,
+}
+
+/// Literals, in bytes, from which on a prefix is looked up: loading it costs as much as compressing its own length.
+const PREFIX_LITERALS_MIN_BYTES: usize = 256;
+
+/// Bytes of the region around the largest copy that zstd is shown.
+const PREFIX_BYTES: u64 = 65_536;
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Encoder {
+    /// An encoder; its scratch memory grows to about 1.5 MiB at level 1.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            compressor: Compressor::new(),
+            finder: Finder::default(),
+            appender: AppendScanner::default(),
+            writer: Writer::new(),
+            inner: Vec::new(),
+            prefix: Vec::new(),
+        }
+    }
+
+    /// Encodes one block. What cannot be improved travels raw.
+    pub fn encode(&mut self, request: EncodeRequest) -> Encoded {
+        let domain = request
+            .domain
+            .as_ref()
+            .filter(|_| request.replaces.is_none())
+            .map(|(_, domain)| domain.as_ref());
+        let plain = &request.plain;
+        self.finder.clear();
+        let sparsely = request.habit.scans_sparsely();
+        let hint = request.hint.and_then(|hint| hint.at(request.stream_offset));
+        if let Some(domain) = domain.filter(|_| request.may_copy) {
+            let density = if sparsely {
+                Density::Sparse
+            } else {
+                Density::Dense
+            };
+            self.finder.find(domain, plain, density, hint);
+        }
+        let continuation = self.continuation(&request, hint);
+        let mut uses = Uses::default();
+        for copy in &self.finder.matches {
+            uses.add(copy.log, copy.position);
+        }
+        let appends = domain.is_some() && request.may_append && plain.len() >= APPEND_MIN_BYTES;
+        let renew = domain.map(|domain| [Log::Own, Log::Mirror].map(|log| domain.renew_below(log)));
+        let runs = self.write_operations(plain.len(), renew.unwrap_or_default());
+        let sums = self.writer.sums();
+
+        let mut header = BlockHeader {
+            stream: request.stream,
+            stream_offset: request.stream_offset,
+            plain_length: sums.literal_bytes + sums.copied_bytes,
+            body: BodyKind::Raw,
+            domain: request
+                .domain
+                .as_ref()
+                .filter(|_| domain.is_some())
+                .map(|(id, _)| *id),
+            append: None,
+            prefix: None,
+            diagonals: self.writer.diagonals(),
+            inner_length: 0,
+            replaces: request.replaces,
+            checksum: Some(xxh3_64(plain)),
+        };
+        let mut habit = request.habit;
+        let body = if self.finder.matches.is_empty() {
+            let noisy = looks_like_noise(plain);
+            let hopeless = plain.len() < COMPRESS_MIN_BYTES || noisy && habit.trusts_the_look();
+            let compressed = if hopeless {
+                None
+            } else {
+                self.compress(&mut header, plain, &[], request.level)
+            };
+            habit = habit.after(noisy && compressed.is_none());
+            compressed
+        } else {
+            habit = habit.after(false);
+            self.read_prefix(domain, &mut header, &mut uses);
+            let prefix = std::mem::take(&mut self.prefix);
+            let body = self.compress(&mut header, plain, &prefix, request.level);
+            self.prefix = prefix;
+            Some(body.unwrap_or_else(|| {
+                header.body = BodyKind::Stored;
+                header.prefix = None;
+                Bytes::copy_from_slice(&self.inner)
+            }))
+        };
+        let tally = Tally {
+            copied_bytes: sums.copied_bytes,
+            compressed_bytes: if header.body == BodyKind::Zstd {
+                sums.literal_bytes
+            } else {
+                0
+            },
+            raw_bytes: if header.body == BodyKind::Zstd {
+                0
+            } else {
+                sums.literal_bytes
+            },
+        };
+        let append = (appends && sums.appended_bytes > 0)
+            .then(|| self.append(plain, runs, header.body, sparsely));
+        Encoded {
+            body: body.unwrap_or_else(|| plain.clone()),
+            header,
+            append,
+            continuation,
+            habit,
+            uses,
+            tally,
+        }
+    }
+
+    /// Where the next block may go on: behind the last copy, on its diagonal.
+    fn continuation(
+        &self,
+        request: &EncodeRequest,
+        hint: Option<Continuation>,
+    ) -> Option<Continuation> {
+        let length = request.plain.len();
+        let stream_offset = request.stream_offset + length as u64;
+        let Some(last) = self.finder.matches.last() else {
+            let hint = hint?;
+            return Some(Continuation {
+                position: hint.position + length as u64,
+                stream_offset,
+                run_bytes: 0,
+                ..hint
+            });
+        };
+        let position = last.next_position() + (length - last.end) as u64;
+        let run_bytes = if last.end == length {
+            last.run_before_bytes + (last.end - last.start) as u64
+        } else {
+            0
+        };
+        Some(Continuation {
+            log: last.log,
+            position,
+            stream_offset,
+            run_bytes,
+        })
+    }
+
+    /// Turns the matches into operations; returns the stretches that are appended.
+    fn write_operations(
+        &mut self,
+        plain_length: usize,
+        renew_below: [u64; 2],
+    ) -> Vec<Range<usize>> {
+        self.writer.clear();
+        let mut runs = Vec::new();
+        let mut at = 0;
+        for copy in &self.finder.matches {
+            let Match {
+                start,
+                end,
+                log,
+                position,
+                run_before_bytes,
+            } = *copy;
+            let space = space_of(log);
+            let old = position < space.of(renew_below);
+            let append = old || run_before_bytes + ((end - start) as u64) < REAPPEND_BYTES;
+            push_run(&mut runs, at..if append { end } else { start });
+            self.writer.literal(length_of(start - at));
+            self.writer
+                .copy(length_of(end - start), append, space, position);
+            at = end;
+        }
+        push_run(&mut runs, at..plain_length);
+        self.writer.literal(length_of(plain_length - at));
+        runs
+    }
+
+    /// Builds the inner part and compresses it, if that shrinks it.
+    fn compress(
+        &mut self,
+        header: &mut BlockHeader,
+        plain: &[u8],
+        prefix: &[u8],
+        level: Level,
+    ) -> Option<Bytes> {
+        self.inner.clear();
+        self.writer.put_inner(&mut self.inner);
+        let mut at = 0;
+        for copy in &self.finder.matches {
+            self.inner
+                .extend_from_slice(plain.get(at..copy.start).unwrap_or_default());
+            at = copy.end;
+        }
+        self.inner
+            .extend_from_slice(plain.get(at..).unwrap_or_default());
+        if self.inner.len() < COMPRESS_MIN_BYTES {
+            return None;
+        }
+        let most = self.inner.len() - self.inner.len() / GAIN_FRACTION - 4;
+        let frame = self.compressor.compress(&self.inner, prefix, level, most)?;
+        header.body = BodyKind::Zstd;
+        header.inner_length = length_of(self.inner.len());
+        Some(Bytes::copy_from_slice(frame))
+    }
+
+    /// Reads the region around the largest copy into `prefix`, where there are literals for it to help with.
+    fn read_prefix(&mut self, domain: Option<&Domain>, header: &mut BlockHeader, uses: &mut Uses) {
+        self.prefix.clear();
+        let sums = self.writer.sums();
+        let largest = self
+            .finder
+            .matches
+            .iter()
+            .max_by_key(|copy| copy.end - copy.start);
+        let (Some(domain), Some(largest)) = (domain, largest) else {
+            return;
+        };
+        if (sums.literal_bytes as usize) < PREFIX_LITERALS_MIN_BYTES {
+            return;
+        }
+        let middle = largest.position + (largest.end - largest.start) as u64 / 2;
+        let range = middle.saturating_sub(PREFIX_BYTES / 2)..middle + PREFIX_BYTES / 2;
+        let mut reader = Reader::new(domain, Access::Covered);
+        let Some(range) = domain.read(largest.log).covered_around(middle, &range) else {
+            return;
+        };
+        let mut at = range.start;
+        while at < range.end {
+            let Some(seen) = reader.from(largest.log, at) else {
+                break;
+            };
+            let wanted = usize::try_from(range.end - at)
+                .unwrap_or(usize::MAX)
+                .min(seen.len());
+            self.prefix
+                .extend_from_slice(seen.get(..wanted).unwrap_or_default());
+            at += wanted as u64;
+        }
+        let length = length_of(self.prefix.len());
+        if at < range.end || length == 0 || length > PREFIX_MAX {
+            self.prefix.clear();
+            return;
+        }
+        uses.add(largest.log, range.start);
+        header.prefix = Some(Source {
+            space: space_of(largest.log),
+            position: range.start,
+            length,
+        });
+    }
+
+    /// The append with its anchors: those that the search has found, and for what it skipped those that are found now.
+    fn append(
+        &mut self,
+        plain: &Bytes,
+        runs: Vec<Range<usize>>,
+        body: BodyKind,
+        sparsely: bool,
+    ) -> Append {
+        let density = if body == BodyKind::Raw {
+            Density::Sparse
+        } else {
+            Density::Dense
+        };
+        let whole = self
+            .finder
+            .scanned
+            .first()
+            .is_some_and(|range| *range == (0..plain.len()));
+        let mut append = Append::new(plain.clone(), runs);
+        match density {
+            Density::Sparse if whole => {
+                let mut select = Selector::new(density);
+                let anchors = self
+                    .finder
+                    .sparse
+                    .iter()
+                    .filter(|candidate| select.accepts(**candidate));
+                append.take_anchors(anchors.filter_map(|candidate| {
+                    Some((key(plain, candidate.end as usize)?, candidate.end as usize))
+                }));
+            }
+            Density::Dense if whole && !sparsely => {
+                append.take_anchors(self.finder.anchors.iter().copied())
+            }
+            _ => append.scan(density, &mut self.appender),
+        }
+        append
+    }
+}
+
+/// How a block of ours names a log.
+const fn space_of(log: Log) -> Space {
+    match log {
+        Log::Own => Space::Sender,
+        Log::Mirror => Space::Receiver,
+    }
+}
+
+/// A length inside a block.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a block has at most 2^18 plain bytes and twice that of inner ones"
+)]
+const fn length_of(length: usize) -> u32 {
+    length as u32
+}

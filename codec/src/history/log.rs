@@ -1,0 +1,279 @@
+//! One log: its bytes, and the sets of positions that say what may be done with them.
+
+use std::ops::Range;
+
+use super::coverage::{claim, common_epochs, held};
+use super::pages::{PAGE_BYTES, Pages, View};
+use crate::block::{POSITION_MAX, Span};
+use crate::error::Violation;
+use crate::frame::{COVERAGE_EPOCHS_MAX, COVERAGE_HOLES_MAX, Coverage, Epoch};
+use crate::ranges::RangeSet;
+
+/// One history, or one mirror.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    floor: u64,
+    tail: u64,
+    epochs: Vec<Epoch>,
+    /// The tail when the present lease began: below it, what may be used is what was agreed.
+    lease_base: u64,
+    agreed: bool,
+    /// Bytes that lie in the pages, lost ones included: what a repeat is rebuilt from.
+    present: RangeSet,
+    /// Present and not lost: what a claim says.
+    held: RangeSet,
+    /// What this lease may read: agreed, or filled since. A part of `held`.
+    covered: RangeSet,
+    /// Reserved or registered in this lease, and still to be filled.
+    pending: RangeSet,
+    pages: Pages,
+}
+
+/// What a source's range is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// All of it can be read.
+    Covered,
+    /// Some of it is still to be filled, the rest is covered.
+    Pending,
+    /// Some of it is gone for good, or was never held.
+    Gone,
+    /// Some of it lies at or above the tail.
+    Beyond,
+}
+
+/// Which bytes a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// What is covered.
+    Covered,
+    /// Whatever is still in memory: to rebuild a block of one's own, which its checksum verifies.
+    Present,
+}
+
+impl History {
+    pub fn claim(&self) -> Coverage {
+        claim(self.floor, self.tail, &self.epochs, &self.held)
+    }
+
+    pub const fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub const fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    pub const fn is_agreed(&self) -> bool {
+        self.agreed
+    }
+
+    pub fn resident_bytes(&self) -> u64 {
+        self.pages.resident_bytes()
+    }
+
+    /// Positions that are reserved or registered and not filled.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending.len_bytes()
+    }
+
+    /// A new tunnel takes the log over: it may use nothing until it has agreed.
+    pub fn begin_lease(&mut self) {
+        self.end_lease();
+        self.lease_base = self.tail;
+    }
+
+    /// What was to be filled never will be.
+    pub fn end_lease(&mut self) {
+        self.agreed = false;
+        self.covered.clear();
+        self.pending.clear();
+    }
+
+    /// Narrows what was held when the lease began to what the peer claims too. What came since is not touched, so it may be said again.
+    pub fn agree(&mut self, peer: &Coverage) {
+        let mut common = common_epochs(&self.epochs, &peer.epochs)
+            .intersect(&held(peer))
+            .intersect(&self.held);
+        common.remove(self.lease_base..POSITION_MAX);
+        self.held.remove(0..self.lease_base);
+        self.held.insert_all(&common);
+        self.covered.remove(0..self.lease_base);
+        self.covered.insert_all(&common);
+        self.agreed = true;
+    }
+
+    /// Takes over the owner's epochs (this is the mirror).
+    pub fn learn_epochs(&mut self, epochs: &[Epoch]) {
+        self.epochs = epochs.to_vec();
+        self.trim_epochs();
+    }
+
+    /// Starts an epoch at `start` or at the tail, whichever is higher (this is the owner's log).
+    pub fn start_epoch(&mut self, id: [u8; 16], start: u64) {
+        self.tail = self.tail.max(start);
+        self.epochs.push(Epoch {
+            id,
+            start: self.tail,
+        });
+        self.trim_epochs();
+    }
+
+    /// Takes the next `length` positions, to be filled later.
+    pub fn reserve(&mut self, length: u32) -> Option<u64> {
+        let position = self.tail;
+        let end = position
+            .checked_add(u64::from(length))
+            .filter(|end| *end <= POSITION_MAX)?;
+        self.pending.insert(position..end);
+        self.tail = end;
+        Some(position)
+    }
+
+    /// Takes a range that the owner has announced, to be filled later.
+    pub fn register(&mut self, span: Span) -> Result<(), Violation> {
+        if span.position < self.tail || span.length == 0 || !span.is_in_bounds() {
+            return Err(Violation::Registration {
+                position: span.position,
+                length: span.length,
+            });
+        }
+        self.pending.insert(span.range());
+        self.tail = span.end();
+        Ok(())
+    }
+
+    /// Lays down the bytes of a reserved or registered range; false (and nothing done) if it is no longer awaited.
+    pub fn fill<'a>(&mut self, span: Span, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        if span.length == 0 || !self.pending.contains_range(&span.range()) {
+            return false;
+        }
+        let mut at = span.position;
+        for part in parts {
+            self.pages.write(at, part);
+            at += part.len() as u64;
+        }
+        debug_assert_eq!(at, span.end(), "parts make up the span");
+        self.pending.remove(span.range());
+        for set in [&mut self.present, &mut self.held, &mut self.covered] {
+            set.insert(span.range());
+        }
+        self.settle(span.range());
+        true
+    }
+
+    /// Makes a range a hole for good. Its bytes stay until they are evicted, for a block that may have to be rebuilt from them.
+    pub fn lose(&mut self, range: Range<u64>) {
+        for set in [&mut self.held, &mut self.covered, &mut self.pending] {
+            set.remove(range.clone());
+        }
+        self.settle(range);
+    }
+
+    /// Forgets everything below `floor`.
+    pub fn drop_below(&mut self, floor: u64) {
+        let floor = floor.min(self.tail);
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        for set in [
+            &mut self.present,
+            &mut self.held,
+            &mut self.covered,
+            &mut self.pending,
+        ] {
+            set.remove(0..floor);
+        }
+        self.pages.drop_below(floor);
+        self.trim_epochs();
+    }
+
+    /// The position below which all must go to free at least `bytes` of memory.
+    pub fn floor_to_free(&self, bytes: u64) -> Option<u64> {
+        self.pages
+            .floor_to_free(bytes)
+            .map(|floor| floor.min(self.tail))
+            .filter(|floor| *floor > self.floor)
+    }
+
+    pub fn standing(&self, range: &Range<u64>) -> Standing {
+        if range.end > self.tail {
+            return Standing::Beyond;
+        }
+        if self.covered.contains_range(range) {
+            return Standing::Covered;
+        }
+        let gone = self
+            .covered
+            .gaps(range.clone())
+            .any(|gap| !self.pending.contains_range(&gap));
+        if gone {
+            Standing::Gone
+        } else {
+            Standing::Pending
+        }
+    }
+
+    /// The parts of `range` that are neither covered nor awaited.
+    pub fn gone(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let gaps = self.covered.gaps(range.clone());
+        gaps.flat_map(|gap| self.pending.gaps(gap).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// A stretch around `position` that may be read; `None` if that very position may not.
+    pub fn view(&self, position: u64, access: Access) -> Option<View> {
+        let set = match access {
+            Access::Covered => &self.covered,
+            Access::Present => &self.present,
+        };
+        let page = position / PAGE_BYTES * PAGE_BYTES;
+        let limit = set
+            .within(page..page + PAGE_BYTES)
+            .find(|range| range.contains(&position))?;
+        self.pages.view(position, &limit)
+    }
+
+    /// The covered part of `within` that contains `position`.
+    pub fn covered_around(&self, position: u64, within: &Range<u64>) -> Option<Range<u64>> {
+        self.covered
+            .within(within.clone())
+            .find(|range| range.contains(&position))
+    }
+
+    /// After ranges were filled or given up: finished pages freeze, and the count of holes is kept in its bound.
+    fn settle(&mut self, range: Range<u64>) {
+        let (pending, tail) = (&self.pending, self.tail);
+        self.pages
+            .freeze(range, tail, |page| pending.overlaps(&page));
+        // Between two held ranges lies a hole or something pending.
+        let pieces = self
+            .held
+            .range_count()
+            .saturating_sub(self.pending.range_count());
+        let oldest_kept = self
+            .held
+            .iter()
+            .nth(pieces.saturating_sub(COVERAGE_HOLES_MAX));
+        if let Some(oldest_kept) = oldest_kept.filter(|_| pieces > COVERAGE_HOLES_MAX) {
+            self.drop_below(oldest_kept.start);
+        }
+    }
+
+    /// Drops the epochs that lie below the floor, and the oldest beyond the bound with all their bytes.
+    fn trim_epochs(&mut self) {
+        let below = self
+            .epochs
+            .iter()
+            .skip(1)
+            .take_while(|next| next.start <= self.floor)
+            .count();
+        let forgotten = self.epochs.len().saturating_sub(COVERAGE_EPOCHS_MAX);
+        self.epochs.drain(..below.max(forgotten));
+        let first = self.epochs.first().map_or(0, |first| first.start);
+        if forgotten > below {
+            self.drop_below(first);
+        }
+    }
+}
