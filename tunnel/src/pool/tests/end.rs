@@ -165,3 +165,22 @@ fn a_job_for_a_runtime_that_has_ended_is_stopped_and_not_forgotten() {
     assert!(submitted.is_ok());
     assert_eq!(receiver.recv().unwrap(), Outcome::Stopped);
 }
+
+#[tokio::test]
+async fn workers_that_could_only_wait_for_the_limited_class_leave_with_the_others() {
+    let pool = limited_pool(3, 4, Some(1));
+    let (mut gate, mut wait) = Gate::new();
+    let handshake = job(move |_| {
+        wait();
+        Step::Finished(1)
+    });
+    let running = outcome_of(&pool, handshake, Priority::Second).await;
+    gate.entered().await;
+    let waiting = outcome_of(&pool, job(|_| Step::Finished(2)), Priority::Second).await;
+    assert_eq!(pool.destroy(Duration::ZERO).await, 3);
+    gate.open();
+    assert_eq!(running.await.unwrap(), Outcome::Finished(1));
+    assert_eq!(waiting.await.unwrap(), Outcome::Stopped);
+    // Not by another call of destroy, which would wake them.
+    until_holds(|| pool.shared().queue.workers() == 0).await;
+}
