@@ -1,0 +1,190 @@
+//! Who may ask the admin endpoint.
+//!
+//! With a token every request has to present it. Without one the endpoint is on loopback only, and the Host header must name
+//! loopback or the address it listens on: a web page elsewhere can make a browser connect here by a name of its own, but it cannot
+//! make the browser send another name than that (DNS rebinding).
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{HeaderMap, StatusCode, Version, header};
+
+/// The secret that admin requests present.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Takes what [`AdminConfig::token`](crate::config::AdminConfig::token) read.
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The value of the Authorization header that presents it.
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    fn is_presented_by(&self, authorization: &[u8]) -> bool {
+        let Some((scheme, presented)) = authorization.split_at_checked(7) else {
+            return false;
+        };
+        scheme.eq_ignore_ascii_case(b"bearer ")
+            && aws_lc_rs::constant_time::verify_slices_are_equal(
+                presented.trim_ascii(),
+                self.0.as_bytes(),
+            )
+            .is_ok()
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Token(…)")
+    }
+}
+
+/// The rule for one endpoint.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// What requests must present, if anything.
+    pub token: Option<Token>,
+}
+
+impl Access {
+    /// May this request be served?
+    ///
+    /// # Errors
+    /// The status to answer with, and a line that says why.
+    pub fn check(
+        &self,
+        version: Version,
+        headers: &HeaderMap,
+    ) -> Result<(), (StatusCode, &'static str)> {
+        if let Some(token) = &self.token {
+            let authorization = headers
+                .get(header::AUTHORIZATION)
+                .map(|value| value.as_bytes());
+            return match authorization {
+                Some(value) if token.is_presented_by(value) => Ok(()),
+                _ => Err((
+                    StatusCode::UNAUTHORIZED,
+                    "present the token: Authorization: Bearer TOKEN\n",
+                )),
+            };
+        }
+        match headers
+            .get(header::HOST)
+            .map(|value| value.to_str().unwrap_or_default())
+        {
+            Some(host) if self.is_own_name(host) => Ok(()),
+            // No browser leaves it out; a probe that speaks HTTP/1.0 may.
+            None if version == Version::HTTP_10 => Ok(()),
+            _ => Err((
+                StatusCode::FORBIDDEN,
+                "the Host header must name localhost, a loopback address or the address of [admin] bind\n",
+            )),
+        }
+    }
+
+    fn is_own_name(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((inside, _port)) => inside,
+            None => host.split_once(':').map_or(host, |(name, _port)| name),
+        };
+        if name.eq_ignore_ascii_case("localhost") {
+            return true;
+        }
+        name.parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback() || address == self.bind.ip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    fn asked(
+        access: &Access,
+        version: Version,
+        name: HeaderName,
+        value: Option<&str>,
+    ) -> Option<StatusCode> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = value {
+            headers.insert(name, value.parse().unwrap());
+        }
+        access
+            .check(version, &headers)
+            .err()
+            .map(|(status, _)| status)
+    }
+
+    #[test]
+    fn without_a_token_only_own_names_are_served() {
+        let access = Access {
+            bind: "192.0.2.1:9900".parse().unwrap(),
+            token: None,
+        };
+        let host = |value| asked(&access, Version::HTTP_11, header::HOST, value);
+        for good in [
+            "localhost",
+            "LocalHost:9900",
+            "127.0.0.1:9900",
+            "127.9.9.9",
+            "[::1]:9900",
+            "[::1]",
+            "192.0.2.1:1",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert_eq!(host(Some(good)), None, "{good}");
+        }
+        for bad in [
+            "evil.example:9900",
+            "localhost.evil.example",
+            "192.0.2.2",
+            "[::2]",
+            "",
+            "127.0.0.1.evil.example",
+            "::1",
+        ] {
+            assert_eq!(host(Some(bad)), Some(StatusCode::FORBIDDEN), "{bad}");
+        }
+        assert_eq!(host(None), Some(StatusCode::FORBIDDEN));
+        assert_eq!(asked(&access, Version::HTTP_10, header::HOST, None), None);
+    }
+
+    #[test]
+    fn with_a_token_only_its_bearer_is_served() {
+        let access = Access {
+            bind: "0.0.0.0:9900".parse().unwrap(),
+            token: Some(Token("0123456789abcdef".to_owned())),
+        };
+        let with = |value| asked(&access, Version::HTTP_11, header::AUTHORIZATION, value);
+        for good in ["Bearer 0123456789abcdef", "bearer 0123456789abcdef"] {
+            assert_eq!(with(Some(good)), None, "{good}");
+        }
+        for bad in [
+            "Bearer 0123456789abcdeF",
+            "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdef0",
+            "Basic 0123456789abcdef",
+            "0123456789abcdef",
+            "Bearer",
+            "Bearer ",
+        ] {
+            assert_eq!(with(Some(bad)), Some(StatusCode::UNAUTHORIZED), "{bad}");
+        }
+        assert_eq!(with(None), Some(StatusCode::UNAUTHORIZED));
+    }
+
+    #[test]
+    fn a_token_does_not_print() {
+        let token = Token::new("0123456789abcdef".to_owned());
+        assert_eq!(token.authorization(), "Bearer 0123456789abcdef");
+        assert_eq!(format!("{token:?}"), "Token(…)");
+    }
+}

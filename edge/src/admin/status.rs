@@ -1,0 +1,200 @@
+//! What `/api/status` and `status --json` say. The keys are a contract.
+
+use serde::{Deserialize, Serialize};
+
+/// An edge at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `client` or `server`.
+    pub edge: String,
+    /// The edge's name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// Since the start, in seconds.
+    pub uptime_seconds: f64,
+    /// The tunnels; on a client also one that is not up.
+    pub tunnels: Vec<TunnelStatus>,
+    /// The services, in the order of the config, then those learnt from clients.
+    pub services: Vec<ServiceStatus>,
+    /// What the tunnel saves.
+    pub savings: Savings,
+    /// What the codec made of the bytes sent.
+    pub codec: CodecBytes,
+    /// The histories.
+    pub history: HistoryStatus,
+    /// Long jobs.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// One tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// The other edge's name; before the first tunnel the server's address.
+    pub peer: String,
+    /// `up`, `draining` or `connecting`.
+    pub state: String,
+    /// Its links.
+    pub links: Vec<LinkStatus>,
+    /// How often it was resumed.
+    pub resumes: u64,
+    /// Plain bytes both ways.
+    pub lan_bytes: u64,
+    /// Bytes on the WAN both ways.
+    pub wan_bytes: u64,
+    /// What the codec made of the bytes sent to this peer.
+    pub codec: CodecBytes,
+}
+
+/// One link.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The other end's address.
+    pub address: String,
+    /// The smoothed round trip in milliseconds, when it was measured.
+    pub rtt_ms: Option<f64>,
+    /// Bytes written to TCP.
+    pub sent_bytes: u64,
+    /// Bytes read from TCP.
+    pub received_bytes: u64,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its kind; `remote` for a service of the other edge.
+    pub kind: String,
+    /// Where it listens; empty for a service of the other edge.
+    pub bind: String,
+    /// Streams open now.
+    pub open: u64,
+    /// Streams since the start.
+    pub total: u64,
+    /// Plain bytes read from the LAN.
+    pub lan_bytes_to_wan: u64,
+    /// Plain bytes written to the LAN.
+    pub lan_bytes_from_wan: u64,
+    /// What they took on the WAN.
+    pub wan_bytes_to_wan: u64,
+    /// What they took on the WAN.
+    pub wan_bytes_from_wan: u64,
+    /// What the codec made of the bytes sent.
+    pub codec: CodecBytes,
+}
+
+/// Bytes that the LAN side saw against bytes on the WAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Savings {
+    /// Plain bytes both ways.
+    pub lan_bytes: u64,
+    /// Bytes on the WAN both ways.
+    pub wan_bytes: u64,
+    /// The first by the second; nothing before the first byte.
+    pub ratio: Option<f64>,
+}
+
+impl Savings {
+    /// From sums in bytes.
+    pub fn new(lan_bytes: u64, wan_bytes: u64) -> Self {
+        Self {
+            lan_bytes,
+            wan_bytes,
+            ratio: ratio(lan_bytes, wan_bytes),
+        }
+    }
+}
+
+/// `lan` by `wan`, rounded to hundredths; nothing when there was nothing.
+pub fn ratio(lan_bytes: u64, wan_bytes: u64) -> Option<f64> {
+    (wan_bytes > 0).then(|| (lan_bytes as f64 / wan_bytes as f64 * 100.0).round() / 100.0)
+}
+
+/// Plain bytes sent, by what the codec made of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodecBytes {
+    /// Sent as references to earlier bytes.
+    pub copied: u64,
+    /// Sent compressed.
+    pub compressed: u64,
+    /// Sent as they were.
+    pub raw: u64,
+}
+
+/// The histories together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryStatus {
+    /// Bytes held, own and mirrors.
+    pub bytes: u64,
+    /// The bound on it.
+    pub capacity_bytes: u64,
+    /// Memory of the indexes.
+    pub index_bytes: u64,
+    /// The part of lookups that led to a copy, 0 to 1; nothing before the first.
+    pub hit_rate: Option<f64>,
+}
+
+/// One long job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// The token by which it is asked for.
+    pub token: String,
+    /// Whose it is.
+    pub who: String,
+    /// What it does.
+    pub why: String,
+    /// queued, running, syncing, stopping, finished or stopped.
+    pub state: String,
+}
+
+impl Status {
+    /// Is a tunnel up?
+    pub fn has_tunnel(&self) -> bool {
+        self.tunnels.iter().any(|tunnel| tunnel.state == "up")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_keys_are_those_of_the_contract() {
+        let status = Status {
+            tunnels: vec![TunnelStatus {
+                links: vec![LinkStatus::default()],
+                ..TunnelStatus::default()
+            }],
+            services: vec![ServiceStatus::default()],
+            ..Status::default()
+        };
+        let expected = serde_json::json!({
+            "edge": "", "name": "", "version": "", "uptime_seconds": 0.0,
+            "tunnels": [{
+                "peer": "", "state": "",
+                "links": [{"address": "", "rtt_ms": null, "sent_bytes": 0, "received_bytes": 0}],
+                "resumes": 0, "lan_bytes": 0, "wan_bytes": 0,
+                "codec": {"copied": 0, "compressed": 0, "raw": 0}
+            }],
+            "services": [{
+                "name": "", "kind": "", "bind": "", "open": 0, "total": 0, "lan_bytes_to_wan": 0, "lan_bytes_from_wan": 0,
+                "wan_bytes_to_wan": 0, "wan_bytes_from_wan": 0, "codec": {"copied": 0, "compressed": 0, "raw": 0}
+            }],
+            "savings": {"lan_bytes": 0, "wan_bytes": 0, "ratio": null},
+            "codec": {"copied": 0, "compressed": 0, "raw": 0},
+            "history": {"bytes": 0, "capacity_bytes": 0, "index_bytes": 0, "hit_rate": null},
+            "jobs": []
+        });
+        assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);
+    }
+
+    #[test]
+    fn a_ratio_needs_bytes_on_the_wan() {
+        assert_eq!(Savings::new(0, 0).ratio, None);
+        assert_eq!(Savings::new(1000, 3).ratio, Some(333.33));
+        assert_eq!(Savings::new(0, 10).ratio, Some(0.0));
+    }
+}

@@ -1,0 +1,240 @@
+//! The status of an edge as people read it.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::status::{CodecBytes, ServiceStatus, Status, TunnelStatus, ratio};
+
+/// The text that `status` prints.
+pub fn summary(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(&mut text, status);
+    text
+}
+
+fn write(text: &mut String, status: &Status) -> std::fmt::Result {
+    let uptime =
+        Duration::try_from_secs_f64(status.uptime_seconds.max(0.0).floor()).unwrap_or_default();
+    writeln!(
+        text,
+        "wanproxy-{} {} (version {}), up {}",
+        status.edge,
+        status.name,
+        status.version,
+        humantime::format_duration(uptime)
+    )?;
+    if status.tunnels.is_empty() {
+        writeln!(text, "no tunnels")?;
+    }
+    for tunnel in &status.tunnels {
+        tunnel_line(text, tunnel)?;
+    }
+    if !status.services.is_empty() {
+        text.push('\n');
+        table(text, &status.services)?;
+        text.push('\n');
+    }
+    let savings = status.savings;
+    writeln!(
+        text,
+        "savings: {} on the LAN, {} on the WAN, ratio {}",
+        size(savings.lan_bytes),
+        size(savings.wan_bytes),
+        number(savings.ratio)
+    )?;
+    let CodecBytes {
+        copied,
+        compressed,
+        raw,
+    } = status.codec;
+    writeln!(
+        text,
+        "sent: {} copied, {} compressed, {} raw",
+        size(copied),
+        size(compressed),
+        size(raw)
+    )?;
+    let history = status.history;
+    let hits = history
+        .hit_rate
+        .map_or_else(|| "-".to_owned(), |rate| format!("{:.0} %", rate * 100.0));
+    writeln!(
+        text,
+        "history: {} of {}, index {}, hit rate {hits}",
+        size(history.bytes),
+        size(history.capacity_bytes),
+        size(history.index_bytes)
+    )?;
+    for job in &status.jobs {
+        writeln!(
+            text,
+            "job {}: {} for {}, {}",
+            job.token, job.why, job.who, job.state
+        )?;
+    }
+    Ok(())
+}
+
+fn tunnel_line(text: &mut String, tunnel: &TunnelStatus) -> std::fmt::Result {
+    write!(text, "tunnel {}: {}", tunnel.peer, tunnel.state)?;
+    for link in &tunnel.links {
+        let rtt = link
+            .rtt_ms
+            .map_or_else(String::new, |rtt| format!(", {rtt:.1} ms"));
+        write!(text, ", link {}{rtt}", link.address)?;
+    }
+    if tunnel.state != "connecting" {
+        write!(
+            text,
+            ", {} on the LAN, {} on the WAN",
+            size(tunnel.lan_bytes),
+            size(tunnel.wan_bytes)
+        )?;
+    }
+    if tunnel.resumes > 0 {
+        write!(text, ", resumed {} times", tunnel.resumes)?;
+    }
+    writeln!(text)
+}
+
+fn table(text: &mut String, services: &[ServiceStatus]) -> std::fmt::Result {
+    let head = [
+        "SERVICE", "KIND", "BIND", "OPEN", "TOTAL", "LAN", "WAN", "RATIO",
+    ]
+    .map(str::to_owned);
+    let row = |service: &ServiceStatus| {
+        let lan = service
+            .lan_bytes_to_wan
+            .saturating_add(service.lan_bytes_from_wan);
+        let wan = service
+            .wan_bytes_to_wan
+            .saturating_add(service.wan_bytes_from_wan);
+        let bind = if service.bind.is_empty() {
+            "-"
+        } else {
+            &service.bind
+        };
+        [
+            service.name.clone(),
+            service.kind.clone(),
+            bind.to_owned(),
+            service.open.to_string(),
+            service.total.to_string(),
+            size(lan),
+            size(wan),
+            number(ratio(lan, wan)),
+        ]
+    };
+    let rows: Vec<[String; 8]> = std::iter::once(head)
+        .chain(services.iter().map(row))
+        .collect();
+    let mut widths = [0; 8];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        writeln!(text, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::{HistoryStatus, LinkStatus, Savings};
+    use super::*;
+
+    #[test]
+    fn a_client_with_a_tunnel_reads_well() {
+        let status = Status {
+            edge: "client".to_owned(),
+            name: "branch-1".to_owned(),
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 3725.9,
+            tunnels: vec![TunnelStatus {
+                peer: "server".to_owned(),
+                state: "up".to_owned(),
+                links: vec![LinkStatus {
+                    address: "192.0.2.1:7443".to_owned(),
+                    rtt_ms: Some(41.26),
+                    ..LinkStatus::default()
+                }],
+                lan_bytes: 2048,
+                wan_bytes: 1024,
+                ..TunnelStatus::default()
+            }],
+            services: vec![ServiceStatus {
+                name: "files".to_owned(),
+                kind: "forward".to_owned(),
+                bind: "127.0.0.1:8445".to_owned(),
+                open: 1,
+                total: 12,
+                lan_bytes_from_wan: 2048,
+                wan_bytes_from_wan: 512,
+                ..ServiceStatus::default()
+            }],
+            savings: Savings::new(2048, 1024),
+            codec: CodecBytes {
+                copied: 1,
+                compressed: 2,
+                raw: 3,
+            },
+            history: HistoryStatus {
+                bytes: 1 << 20,
+                capacity_bytes: 1 << 30,
+                index_bytes: 4096,
+                hit_rate: Some(0.834),
+            },
+            jobs: Vec::new(),
+        };
+        let expected = "\
+wanproxy-client branch-1 (version 0.1.0), up 1h 2m 5s
+tunnel server: up, link 192.0.2.1:7443, 41.3 ms, 2.0 KiB on the LAN, 1.0 KiB on the WAN
+
+SERVICE  KIND     BIND            OPEN  TOTAL  LAN      WAN    RATIO
+files    forward  127.0.0.1:8445  1     12     2.0 KiB  512 B  4.0
+
+savings: 2.0 KiB on the LAN, 1.0 KiB on the WAN, ratio 2.0
+sent: 1 B copied, 2 B compressed, 3 B raw
+history: 1.0 MiB of 1.0 GiB, index 4.0 KiB, hit rate 83 %
+";
+        assert_eq!(summary(&status), expected);
+    }
+
+    #[test]
+    fn an_edge_that_has_done_nothing_reads_well() {
+        let text = summary(&Status {
+            edge: "server".to_owned(),
+            name: "server".to_owned(),
+            version: "0.1.0".to_owned(),
+            ..Status::default()
+        });
+        assert!(
+            text.starts_with(
+                "wanproxy-server server (version 0.1.0), up 0s\nno tunnels\nsavings: 0 B"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("ratio -\n") && text.contains("hit rate -\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! Metrics: families of samples, taken at each scrape from the counters of the parts, and their text.
+//!
+//! Nothing here is counted twice: a scrape reads the same atomics that the status page reads.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::os::ProcessStats;
+
+/// The type of [`text`](fn@text)'s result.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Samples of one name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricKind,
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Sample {
+    labels: Vec<(&'static str, String)>,
+    value: Value,
+}
+
+/// A sample's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A whole number.
+    Whole(u64),
+    /// Any number.
+    Real(f64),
+    /// Counts by upper bound, not cumulative, of which the last bound is infinite; and the sum of all values.
+    Distribution {
+        /// (upper bound, values in this bucket).
+        buckets: Vec<(f64, u64)>,
+        /// The sum of all values.
+        sum: f64,
+    },
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Whole(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Real(value)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Whole(value.into())
+    }
+}
+
+impl Family {
+    /// A counter. `name` is without `_total`, which is appended.
+    pub const fn counter(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind: MetricKind::Counter,
+            samples: Vec::new(),
+        }
+    }
+
+    /// A gauge.
+    pub const fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind: MetricKind::Gauge,
+            samples: Vec::new(),
+        }
+    }
+
+    /// A histogram; its samples are [`Value::Distribution`].
+    pub const fn histogram(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind: MetricKind::Histogram,
+            samples: Vec::new(),
+        }
+    }
+
+    /// Adds a sample.
+    pub fn push(&mut self, labels: &[(&'static str, &str)], value: impl Into<Value>) {
+        let labels = labels
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        self.samples.push(Sample {
+            labels,
+            value: value.into(),
+        });
+    }
+
+    /// Adds a sample.
+    #[must_use]
+    pub fn with(mut self, labels: &[(&'static str, &str)], value: impl Into<Value>) -> Self {
+        self.push(labels, value);
+        self
+    }
+}
+
+/// The text of all families, in OpenMetrics, which Prometheus reads.
+///
+/// # Errors
+/// Never in practice: writing to a string does not fail.
+pub fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Families(families)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// `process_*`, as Prometheus' own clients name them.
+pub fn process_families(stats: &ProcessStats) -> Vec<Family> {
+    let gauge = |name, help, value: Value| Family::gauge(name, help).with(&[], value);
+    let mut families = vec![
+        Family::counter("process_cpu_seconds", "User and system CPU time")
+            .with(&[], stats.cpu_seconds),
+        gauge(
+            "process_open_fds",
+            "Open descriptors",
+            stats.open_fds.into(),
+        ),
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            stats.resident_memory_bytes.into(),
+        ),
+        gauge(
+            "process_virtual_memory_bytes",
+            "Virtual memory",
+            stats.virtual_memory_bytes.into(),
+        ),
+        gauge(
+            "process_start_time_seconds",
+            "Start of the process since the epoch",
+            stats.start_time_seconds.into(),
+        ),
+        gauge("process_threads", "OS threads", stats.threads.into()),
+    ];
+    if let Some(max_fds) = stats.max_fds {
+        families.push(gauge(
+            "process_max_fds",
+            "Limit on open descriptors",
+            max_fds.into(),
+        ));
+    }
+    families
+}
+
+#[derive(Debug)]
+struct Families(Vec<Family>);
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for family in &self.0 {
+            let metric_type = match family.kind {
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
+            };
+            let mut metric =
+                encoder.encode_descriptor(family.name, family.help, None, metric_type)?;
+            for sample in &family.samples {
+                if sample.labels.is_empty() {
+                    sample.value.encode(family.kind, &mut metric)?;
+                } else {
+                    sample
+                        .value
+                        .encode(family.kind, &mut metric.encode_family(&sample.labels)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Value {
+    fn encode(&self, kind: MetricKind, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+        match (kind, self) {
+            (MetricKind::Counter, Self::Whole(value)) => {
+                metric.encode_counter::<NoLabelSet, _, u64>(value, None)
+            }
+            (MetricKind::Counter, Self::Real(value)) => {
+                metric.encode_counter::<NoLabelSet, _, f64>(value, None)
+            }
+            (MetricKind::Gauge, Self::Whole(value)) => metric.encode_gauge(value),
+            (MetricKind::Gauge, Self::Real(value)) => metric.encode_gauge(value),
+            (MetricKind::Histogram, Self::Distribution { buckets, sum }) => {
+                let count = buckets.iter().map(|(_, count)| count).sum();
+                metric.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+            }
+            // A family is built with the values of its kind.
+            _ => Err(fmt::Error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_text_is_what_prometheus_reads() {
+        let families = vec![
+            Family::counter("wanproxy_service_lan_bytes", "Plain bytes")
+                .with(&[("service", "fi\"les"), ("direction", "to_wan")], 5u64)
+                .with(&[("service", "b"), ("direction", "from_wan")], 0u64),
+            Family::gauge("wanproxy_config_reload_success", "Last reload").with(&[], true),
+            Family::gauge("wanproxy_link_rtt_seconds", "Round trip")
+                .with(&[("peer", "a"), ("link", "0")], 0.25),
+            Family::histogram("wanproxy_pool_wait_seconds", "Waits").with(
+                &[("pool", "codec")],
+                Value::Distribution {
+                    buckets: vec![(0.5, 2), (f64::INFINITY, 1)],
+                    sum: 3.5,
+                },
+            ),
+            Family::counter("wanproxy_empty", "Nothing yet"),
+        ];
+        let expected = "\
+# HELP wanproxy_service_lan_bytes Plain bytes
+# TYPE wanproxy_service_lan_bytes counter
+wanproxy_service_lan_bytes_total{service=\"fi\\\"les\",direction=\"to_wan\"} 5
+wanproxy_service_lan_bytes_total{service=\"b\",direction=\"from_wan\"} 0
+# HELP wanproxy_config_reload_success Last reload
+# TYPE wanproxy_config_reload_success gauge
+wanproxy_config_reload_success 1
+# HELP wanproxy_link_rtt_seconds Round trip
+# TYPE wanproxy_link_rtt_seconds gauge
+wanproxy_link_rtt_seconds{peer=\"a\",link=\"0\"} 0.25
+# HELP wanproxy_pool_wait_seconds Waits
+# TYPE wanproxy_pool_wait_seconds histogram
+wanproxy_pool_wait_seconds_sum{pool=\"codec\"} 3.5
+wanproxy_pool_wait_seconds_count{pool=\"codec\"} 3
+wanproxy_pool_wait_seconds_bucket{le=\"0.5\",pool=\"codec\"} 2
+wanproxy_pool_wait_seconds_bucket{le=\"+Inf\",pool=\"codec\"} 3
+# HELP wanproxy_empty Nothing yet
+# TYPE wanproxy_empty counter
+# EOF
+";
+        assert_eq!(text(families).unwrap(), expected);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_tells_about_itself() {
+        let text = text(process_families(&crate::os::process_stats().unwrap())).unwrap();
+        for name in [
+            "process_cpu_seconds_total",
+            "process_open_fds",
+            "process_max_fds",
+            "process_resident_memory_bytes",
+            "process_start_time_seconds",
+        ] {
+            assert!(text.contains(&format!("\n{name} ")), "{name}: {text}");
+        }
+    }
+}
