@@ -2,6 +2,7 @@
 
 mod client;
 mod credentials;
+mod describe;
 mod document;
 mod error;
 mod listen;

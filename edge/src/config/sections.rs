@@ -11,6 +11,7 @@ use super::error::{ConfigError, ValueError};
 use super::resources::{self, MemoryConfig, PoolsConfig};
 use super::target::parse_bind;
 use super::units::Size;
+use crate::identity::{IdentityError, read_private};
 
 /// `[history]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,24 @@ pub struct AdminConfig {
     pub token_file: Option<PathBuf>,
 }
 
+impl AdminConfig {
+    /// The token that requests must present, read from its file; `None` when none is asked for.
+    ///
+    /// # Errors
+    /// The file is unreadable, readable by others, or holds no token.
+    pub fn token(&self) -> Result<Option<String>, IdentityError> {
+        let Some(file) = &self.token_file else {
+            return Ok(None);
+        };
+        let content = read_private(file, MAX_TOKEN_BYTES)?;
+        let token = String::from_utf8_lossy(&content).trim().to_owned();
+        if token.len() < MIN_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(IdentityError::BadToken { path: file.clone() });
+        }
+        Ok(Some(token))
+    }
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -133,6 +152,11 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+/// The largest file of a token.
+const MAX_TOKEN_BYTES: u64 = 1 << 10;
+/// The shortest token: 16 characters cannot be guessed over a network.
+const MIN_TOKEN_BYTES: usize = 16;
 
 const HISTORY: Keys = Keys {
     offered: &["size"],
@@ -256,6 +280,33 @@ pub(crate) fn parent(file: &Path) -> PathBuf {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_token_is_one_word_that_only_its_owner_reads() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let admin = AdminConfig {
+            bind: "127.0.0.1:0".parse().unwrap(),
+            token_file: Some(file.clone()),
+        };
+        std::fs::write(&file, "0123456789abcdef\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(admin.token().unwrap_err().to_string().contains("chmod 600"));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(admin.token().unwrap().as_deref(), Some("0123456789abcdef"));
+        for content in ["", "short", "two words, long enough", "ääääääääääääääää"] {
+            std::fs::write(&file, content).unwrap();
+            assert!(
+                admin
+                    .token()
+                    .unwrap_err()
+                    .to_string()
+                    .contains("holds no token"),
+                "{content}"
+            );
+        }
+    }
 
     #[test]
     fn levels_are_words_or_numbers() {

@@ -187,6 +187,12 @@ pub enum IdentityError {
         /// Whom the invite is for.
         invited: EdgeName,
     },
+    /// The file of the admin token holds something else.
+    #[error("{} holds no token of 16 or more visible characters; run: head -c 24 /dev/urandom | base64 > {}", path.display(), path.display())]
+    BadToken {
+        /// The file.
+        path: PathBuf,
+    },
     /// The cryptography library refused something.
     #[error("cannot {action}: {cause}")]
     Crypto {

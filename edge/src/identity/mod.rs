@@ -19,6 +19,7 @@ mod template;
 pub use authority::{Authority, init};
 pub use certificate::{ANY_SERVER, CertificateError, Peer, Role, Serial};
 pub use error::{IdentityError, date};
+pub(crate) use files::read_private;
 pub use join::{Joined, join};
 pub use load::Identity;
 pub use name::{EdgeName, NamePattern, SERVER_NAME, parse_client_name};
