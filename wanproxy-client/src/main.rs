@@ -1,1 +1,17 @@
-fn main(){}
+//! The client edge of wanproxy: it stands at a branch, listens for applications and carries their connections to the server edge.
+
+mod check;
+mod cli;
+mod join;
+
+use std::process::ExitCode;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    edge::cli::run(|cli: Cli| match cli.command {
+        Command::Join(args) => join::join(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
+    })
+}

@@ -1,1 +1,21 @@
-fn main(){}
+//! The server edge of wanproxy: it stands at headquarters, accepts the tunnels of client edges and connects to what policy lets them reach.
+
+mod check;
+mod cli;
+mod identities;
+
+use std::process::ExitCode;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    edge::cli::run(|cli: Cli| match cli.command {
+        Command::Init(args) => identities::init(&args),
+        Command::Invite(args) => identities::invite(&args),
+        Command::List(args) => identities::list(&args),
+        Command::Renew(args) => identities::renew(&args),
+        Command::Revoke(args) => identities::revoke(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
+    })
+}

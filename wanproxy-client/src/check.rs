@@ -1,0 +1,54 @@
+//! `check`: is everything there that `run` needs, and what would it do?
+
+use std::time::SystemTime;
+
+use edge::cli::Failure;
+use edge::identity::{Identity, IdentityError, Role, date};
+
+use crate::cli::ConfigArgs;
+
+/// Checks configuration and credentials without any network, and prints what they mean.
+///
+/// # Errors
+/// The first thing that `run` would refuse.
+pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
+    let config = args.load()?;
+    let now = SystemTime::now();
+    let own = Identity::load(&config.identity, Role::Client, now)
+        .map_err(Failure::of_configured)?
+        .own;
+    if let Some(expected) = config
+        .name
+        .as_ref()
+        .filter(|expected| **expected != own.name)
+    {
+        let certificate = config.identity.certificate.clone();
+        return Err(Failure::of_configured(IdentityError::WrongName {
+            certificate,
+            found: own.name,
+            expected: expected.clone(),
+        }));
+    }
+    if let Some(admin) = &config.admin {
+        admin.token().map_err(Failure::of_configured)?;
+    }
+    let life = match own.invite {
+        Some(_) => {
+            "an invite's key, which it replaces by its own at its first connection; the invite ends on"
+        }
+        None => "a certificate that it renews by itself before",
+    };
+    let mut text = format!(
+        "{} is valid.\nThis edge is \"{}\", with {life} {} (serial {}, key {}).\n",
+        args.config.display(),
+        own.name,
+        date(own.not_after),
+        own.serial,
+        own.pin
+    );
+    for line in config.describe() {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    edge::cli::print(&text)
+}

@@ -1,0 +1,71 @@
+//! The command line of the client edge.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use edge::cli::{Failure, Shell};
+use edge::config::{ClientConfig, DEFAULT_CLIENT_FILE, ForwardFlag, parse_bind};
+
+/// The client edge of wanproxy: carries TCP connections of a branch through one tunnel to headquarters.
+#[derive(Debug, Parser)]
+#[command(name = "wanproxy-client", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make this machine a client: write client.toml and credentials from an invite. Works offline and never overwrites.
+    Join(JoinArgs),
+    /// Check a configuration and its credentials, and say what would be done with them.
+    Check(ConfigArgs),
+    /// Print completions for a shell, to be sourced by it.
+    Completions(CompletionsArgs),
+}
+
+/// Arguments of `join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The file that `wanproxy-server invite` wrote.
+    pub invite: PathBuf,
+    /// Where to write client.toml and the credentials; made when it is not there.
+    #[arg(long)]
+    pub dir: PathBuf,
+}
+
+/// Which configuration, and what to add to it.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CLIENT_FILE)]
+    pub config: PathBuf,
+    /// Also listen at BIND and connect to TARGET, like 127.0.0.1:8445=10.0.0.5:445. A bare port listens on loopback. Can be repeated.
+    #[arg(long, value_name = "BIND=TARGET")]
+    pub forward: Vec<ForwardFlag>,
+    /// Also serve SOCKS5 at BIND, like 127.0.0.1:1080. A bare port listens on loopback. Can be repeated.
+    #[arg(long, value_name = "BIND", value_parser = parse_bind)]
+    pub socks5: Vec<SocketAddr>,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: Shell,
+}
+
+impl ConfigArgs {
+    /// Reads the configuration and adds the services of the flags.
+    ///
+    /// # Errors
+    /// The configuration or a flag is wrong.
+    pub fn load(&self) -> Result<ClientConfig, Failure> {
+        let mut config = ClientConfig::load(&self.config)?;
+        config.add_flags(&self.forward, &self.socks5)?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line of the server edge.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use edge::cli::{Failure, Shell};
+use edge::config::{DEFAULT_SERVER_FILE, Rule, ServerConfig, Target, ValueError, duration_between};
+use edge::identity::{EdgeName, parse_client_name};
+
+/// The server edge of wanproxy: accepts the tunnels of branches and connects to what policy lets them reach.
+#[derive(Debug, Parser)]
+#[command(name = "wanproxy-server", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an authority, the server's certificate and server.toml in a new or empty directory. Never overwrites.
+    Init(InitArgs),
+    /// Write a file with which one client can join, once.
+    Invite(InviteArgs),
+    /// List all identities with their state and expiry.
+    List(DirArgs),
+    /// Renew an identity: `server` gets a new certificate at once; for a client an invite is written that replaces its credentials by `join`.
+    ///
+    /// Clients renew their certificates by themselves while they are connected; this is for one that was away for too long.
+    Renew(RenewArgs),
+    /// Revoke all certificates and open invites of a client. Its name can be invited again.
+    Revoke(RevokeArgs),
+    /// Check a configuration and its credentials, and say what would be done with them.
+    Check(ConfigArgs),
+    /// Print completions for a shell, to be sourced by it.
+    Completions(CompletionsArgs),
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The directory to make, or an empty one.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Where clients will find this server, like hq.example.com:7443.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Target,
+    /// What clients may reach, like 10.0.0.0/8:* or git.example.com:22,443. Can be repeated.
+    #[arg(long, value_name = "RULE")]
+    pub allow: Vec<Rule>,
+}
+
+/// Arguments of `invite`.
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// The client's name, like branch-1.
+    #[arg(value_parser = parse_client_name)]
+    pub name: EdgeName,
+    #[command(flatten)]
+    pub dir: DirArgs,
+    #[command(flatten)]
+    pub file: InviteFileArgs,
+}
+
+/// Arguments of `renew`.
+#[derive(Debug, Args)]
+pub struct RenewArgs {
+    /// The name of a client, or `server`.
+    pub name: EdgeName,
+    #[command(flatten)]
+    pub dir: DirArgs,
+    #[command(flatten)]
+    pub file: InviteFileArgs,
+}
+
+/// Where an invite goes, and for how long it is good.
+#[derive(Debug, Args)]
+pub struct InviteFileArgs {
+    /// Write the invite to this new file, readable by its owner only; without it, to stdout.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// How long the invite can be used, up to 30days.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = invite_life)]
+    pub valid: Duration,
+}
+
+/// Arguments of `revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// The client's name.
+    pub name: EdgeName,
+    #[command(flatten)]
+    pub dir: DirArgs,
+}
+
+/// Which authority.
+#[derive(Debug, Args)]
+pub struct DirArgs {
+    /// The directory that `init` made.
+    #[arg(long)]
+    pub dir: PathBuf,
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_SERVER_FILE)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: Shell,
+}
+
+impl ConfigArgs {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// The configuration is wrong.
+    pub fn load(&self) -> Result<ServerConfig, Failure> {
+        Ok(ServerConfig::load(&self.config)?)
+    }
+}
+
+/// An invite lies around as a file with a key in it: long enough to carry it somewhere, not longer.
+fn invite_life(text: &str) -> Result<Duration, ValueError> {
+    const LEAST: Duration = Duration::from_secs(60);
+    const MOST: Duration = Duration::from_secs(30 * 24 * 3_600);
+    duration_between(text, LEAST, MOST)
+}
