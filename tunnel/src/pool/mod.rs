@@ -191,6 +191,12 @@ impl Pool {
         records.iter().map(|record| record.info()).collect()
     }
 
+    /// How many workers it was started with.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.shared().threads
+    }
+
     /// The pool's counters now.
     #[must_use]
     pub fn snapshot(&self) -> PoolSnapshot {
