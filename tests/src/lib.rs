@@ -8,6 +8,8 @@ pub mod line;
 pub mod origin;
 pub mod pair;
 pub mod payload;
+mod skip;
 pub mod storm;
 
 pub use eventually::eventually;
+pub use skip::skip;

@@ -33,6 +33,9 @@ const MAX_CONNECTIONS: usize = 4096;
 /// Length of the kernel's accept queue: a storm of a thousand connections must not be refused.
 const ACCEPT_QUEUE: u32 = 4096;
 
+/// Pause after an accept that failed, so that a lack of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
 /// Smallest receive buffer asked of the kernel, in bytes; below, loopback's 64 KiB segments do not fit.
 const MIN_KERNEL_BUFFER_BYTES: usize = 128 * 1024;
 
@@ -231,9 +234,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        // Out of descriptors, or a connection that was gone before it was taken: the next one may do.
         let Ok((connection, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
+            // A connection that was gone before it was taken, or no descriptor is left: the next one may do.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         shared.accepted.fetch_add(1, Ordering::Relaxed);

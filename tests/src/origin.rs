@@ -8,6 +8,7 @@ mod plain;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,6 +19,9 @@ pub use plain::{discard, echo, sink, source};
 
 /// Length of the kernel's accept queue: a storm of a thousand connections must not be refused.
 const ACCEPT_QUEUE: u32 = 4096;
+
+/// Pause after an accept that failed, so that a lack of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A running server.
 #[derive(Debug)]
@@ -101,9 +105,12 @@ where
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                if let Ok((connection, _)) = accepted {
-                    let _gone = connection.set_nodelay(true);
-                    connections.spawn(serve(connection));
+                match accepted {
+                    Ok((connection, _)) => {
+                        let _gone = connection.set_nodelay(true);
+                        connections.spawn(serve(connection));
+                    }
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
                 }
             }
             // What a connection ended with is its client's business: it sees the reset or the short answer.
