@@ -4,6 +4,8 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod identity;
+pub mod lifecycle;
+pub mod log;
 pub mod metrics;
 pub mod os;
 pub mod policy;

@@ -1,0 +1,263 @@
+//! From start to end of a program: its runtime, its signals, its `listening` lines, its drain and its exit.
+//!
+//! A program parses everything, binds, announces its sockets, runs, drains, and is gone. SIGTERM and SIGINT drain, a second one ends
+//! at once, SIGHUP reloads.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::Failure;
+
+/// How long blocking threads may finish what they are at, after everything else has ended. The process is gone within a second of
+/// that moment, whatever they do.
+const THREADS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Starts a runtime, runs `work` to its end, and leaves no thread behind that could hold the process up.
+///
+/// # Errors
+/// That of `work`, or the system gives no threads.
+pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime: Runtime = Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("wanproxy")
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(work);
+    // Jobs that still run are left behind: when main returns, the process ends and they with it.
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
+    result
+}
+
+/// Something that a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// SIGTERM or SIGINT: drain; a second one: end at once.
+    End,
+    /// SIGHUP: read everything anew.
+    Reload,
+}
+
+/// The signals that a program listens to.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on these signals do not end the process by themselves.
+    ///
+    /// # Errors
+    /// The system does not let us.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next request.
+    pub async fn next(&mut self) -> Request {
+        tokio::select! {
+            _ = self.terminate.recv() => Request::End,
+            _ = self.interrupt.recv() => Request::End,
+            _ = self.hangup.recv() => Request::Reload,
+        }
+    }
+}
+
+/// What a running program does when it is asked to.
+pub trait Running {
+    /// Reads everything anew; on an error everything stays as it was.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    fn reload(&mut self) -> impl Future<Output = Result<(), String>>;
+    /// Takes nothing new; resolves when everything that runs has ended.
+    fn drain(&mut self) -> impl Future<Output = ()>;
+    /// Resolves when the program cannot go on by itself; the line says why.
+    fn failed(&mut self) -> impl Future<Output = String>;
+    /// How long a drain may take.
+    fn drain_timeout(&self) -> Duration;
+}
+
+/// Serves signals until the program is to end. Streams that still run then are reset by whoever drops them.
+///
+/// # Errors
+/// The program could not go on.
+pub async fn attend<R: Running>(signals: &mut Signals, running: &mut R) -> Result<(), Failure> {
+    loop {
+        tokio::select! {
+            request = signals.next() => match request {
+                Request::End => break,
+                Request::Reload => match running.reload().await {
+                    Ok(()) => tracing::info!("the configuration was read anew"),
+                    Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+                },
+            },
+            error = running.failed() => return Err(Failure::Failed(error)),
+        }
+    }
+    let timeout = running.drain_timeout();
+    tracing::info!(
+        timeout_seconds = timeout.as_secs(),
+        "draining: no new streams, the running ones may finish"
+    );
+    tokio::select! {
+        () = running.drain() => tracing::info!("drained"),
+        () = tokio::time::sleep(timeout) => tracing::warn!("the drain has taken too long; what still runs is reset"),
+        () = second_end(signals) => tracing::warn!("asked a second time; what still runs is reset"),
+    }
+    Ok(())
+}
+
+async fn second_end(signals: &mut Signals) {
+    while signals.next().await != Request::End {}
+}
+
+/// A socket that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The service's name, `tunnel` or `admin`.
+    pub name: String,
+    /// `tunnel`, `admin` or the service's kind.
+    pub kind: &'static str,
+    /// Its address, with the port that the system chose when 0 was asked for.
+    pub address: SocketAddr,
+}
+
+/// Tells whoever started the program which sockets are ready: one line each on standard output.
+pub fn announce(sockets: &[Listening]) {
+    // Nobody may be reading; that is no reason to stop.
+    if let Err(error) = write_announcement(&mut io::stdout().lock(), sockets) {
+        tracing::debug!(%error, "standard output does not take the listening lines");
+    }
+}
+
+fn write_announcement(output: &mut impl Write, sockets: &[Listening]) -> io::Result<()> {
+    for Listening {
+        name,
+        kind,
+        address,
+    } in sockets
+    {
+        writeln!(output, "listening {name} {kind} {address}")?;
+    }
+    output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use rustix::process::{Signal as Sent, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn the_lines_are_those_of_the_contract() {
+        let sockets = [
+            Listening {
+                name: "tunnel".to_owned(),
+                kind: "tunnel",
+                address: "[::]:7443".parse().unwrap(),
+            },
+            Listening {
+                name: "files".to_owned(),
+                kind: "forward",
+                address: "127.0.0.1:8445".parse().unwrap(),
+            },
+        ];
+        let mut output = Vec::new();
+        write_announcement(&mut output, &sockets).unwrap();
+        assert_eq!(
+            output,
+            b"listening tunnel tunnel [::]:7443\nlistening files forward 127.0.0.1:8445\n"
+        );
+    }
+
+    #[test]
+    fn a_thread_that_never_ends_does_not_hold_the_program_up() {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        run(async move {
+            tokio::task::spawn_blocking(move || held.recv());
+            Ok(())
+        })
+        .unwrap();
+        // The thread is still there: its end of the channel is.
+        hold.send(()).unwrap();
+    }
+
+    /// Counts what it was asked for, and drains for ever.
+    #[derive(Default)]
+    struct Counting {
+        reloads: AtomicU32,
+        drains: AtomicU32,
+    }
+
+    impl Running for &Counting {
+        async fn reload(&mut self) -> Result<(), String> {
+            self.reloads.fetch_add(1, Ordering::Relaxed);
+            kill_process(getpid(), Sent::TERM).map_err(|error| error.to_string())
+        }
+
+        async fn drain(&mut self) {
+            self.drains.fetch_add(1, Ordering::Relaxed);
+            kill_process(getpid(), Sent::INT).unwrap();
+            std::future::pending().await
+        }
+
+        async fn failed(&mut self) -> String {
+            std::future::pending().await
+        }
+
+        fn drain_timeout(&self) -> Duration {
+            Duration::from_secs(3_600)
+        }
+    }
+
+    struct Broken;
+
+    impl Running for Broken {
+        async fn reload(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn drain(&mut self) {}
+
+        async fn failed(&mut self) -> String {
+            "the listener is gone".to_owned()
+        }
+
+        fn drain_timeout(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// One test, since signals go to the whole process: what cannot go on fails; a hangup reloads (which here asks for the end), the
+    /// end drains, and a second one ends at once although the drain never would.
+    #[tokio::test]
+    async fn signals_reload_drain_and_end() {
+        let mut signals = Signals::install().unwrap();
+        let failure = attend(&mut signals, &mut Broken).await.unwrap_err();
+        assert_eq!(failure, Failure::Failed("the listener is gone".to_owned()));
+        let counting = Counting::default();
+        kill_process(getpid(), Sent::HUP).unwrap();
+        assert_eq!(attend(&mut signals, &mut &counting).await, Ok(()));
+        assert_eq!(
+            (
+                counting.reloads.load(Ordering::Relaxed),
+                counting.drains.load(Ordering::Relaxed)
+            ),
+            (1, 1)
+        );
+    }
+}
