@@ -226,3 +226,47 @@ fn pins_and_roles_are_checked() {
         Err(PeerRefusal::Expired { .. })
     ));
 }
+
+#[test]
+fn rustls_accepts_these_chains_for_their_roles_and_no_others() {
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::{ServerName, UnixTime};
+    use rustls::server::WebPkiClientVerifier;
+
+    let house = House::new();
+    let config = ServerConfig::load(&house.path("server/server.toml")).unwrap();
+    let server = Identity::load(&config.identity, Role::Server, house.now).unwrap();
+    let invited = Identity::load(&house.join("branch-1"), Role::Client, house.now).unwrap();
+    let active = Identity::load(&house.active("branch-2"), Role::Client, house.now).unwrap();
+    let stranger = House::new();
+    let foreign = Identity::load(&stranger.active("branch-1"), Role::Client, house.now).unwrap();
+
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    for root in &server.roots {
+        roots.add(root.clone()).unwrap();
+    }
+    let roots = Arc::new(roots);
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .build()
+            .unwrap();
+    let servers = WebPkiServerVerifier::builder_with_provider(roots, provider)
+        .build()
+        .unwrap();
+    let now = UnixTime::since_unix_epoch(house.now.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+    let as_client = |identity: &Identity| clients.verify_client_cert(leaf(identity), &[], now);
+    let as_server = |identity: &Identity, name: &'static str| {
+        let name = ServerName::try_from(name).unwrap();
+        servers.verify_server_cert(leaf(identity), &[], &name, &[], now)
+    };
+    as_client(&invited).unwrap();
+    as_client(&active).unwrap();
+    as_client(&server).unwrap_err();
+    as_client(&foreign).unwrap_err();
+    as_server(&server, ANY_SERVER).unwrap();
+    as_server(&server, "server.server.wanproxy").unwrap();
+    as_server(&server, "other.server.wanproxy").unwrap_err();
+    as_server(&active, "branch-2.client.wanproxy").unwrap_err();
+}
