@@ -1,5 +1,5 @@
-//! zstd, as the wire wants it: one frame a block, without magic number, checksum, content size or dictionary id, and optionally with a
-//! range of a history as raw prefix.
+//! zstd, as the wire wants it: one frame a block, without magic number, checksum or dictionary id, and optionally with a range of a history
+//! as raw prefix.
 
 use zstd_safe::{CCtx, CParameter, DCtx};
 
@@ -11,10 +11,14 @@ const WINDOW_LOG_MAX: u32 = 18;
 /// What every zstd frame begins with, and ours do not.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Compresses blocks; its context and buffer are kept from block to block.
+/// What zstd's own dictionaries begin with. A prefix is raw bytes of a history even if it begins so.
+const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
+
+/// Compresses blocks; its contexts and buffer are kept from block to block.
 pub(crate) struct Compressor {
     context: CCtx<'static>,
     level: i32,
+    prefixed: CCtx<'static>,
     frame: Vec<u8>,
 }
 
@@ -23,15 +27,18 @@ impl Compressor {
         Self {
             context: new_context(1),
             level: 1,
+            prefixed: CCtx::create(),
             frame: Vec::new(),
         }
     }
 
-    /// The frame for `inner` if it has at most `most_bytes`.
+    /// The frame for what follows the first `prefix_bytes` of `input`, made with these as its prefix, if it has at most `most_bytes`.
+    ///
+    /// That both lie in one buffer is what makes a prefix cheap: zstd then takes its ordinary path, as for one long input.
     pub fn compress(
         &mut self,
-        inner: &[u8],
-        prefix: &[u8],
+        input: &[u8],
+        prefix_bytes: usize,
         level: Level,
         most_bytes: usize,
     ) -> Option<&[u8]> {
@@ -39,6 +46,7 @@ impl Compressor {
             return None;
         };
         let level = i32::from(level);
+        let (prefix, inner) = input.split_at_checked(prefix_bytes)?;
         let most_bytes = most_bytes + MAGIC.len();
         if self.frame.len() < most_bytes {
             self.frame.resize(most_bytes, 0);
@@ -50,11 +58,12 @@ impl Compressor {
                 self.level = level;
             }
             self.context.compress2(frame, inner).ok()?
+        } else if prefix.starts_with(&DICTIONARY_MAGIC) {
+            return None;
         } else {
-            // The prefix is borrowed for as long as its context lives, so the kept one cannot have it.
-            let mut context = new_context(level);
-            context.ref_prefix(prefix).ok()?;
-            context.compress2(frame, inner).ok()?
+            self.prefixed
+                .compress_using_dict(frame, inner, prefix, level)
+                .ok()?
         };
         self.frame.get(..frame_bytes)?.strip_prefix(&MAGIC)
     }
@@ -90,13 +99,15 @@ impl Decompressor {
         inner.clear();
         // zstd writes into the capacity and never beyond it.
         inner.reserve_exact(inner_bytes);
-        let written = if prefix.is_empty() {
-            self.context.decompress(inner, &self.frame)
-        } else {
+        let written = if prefix.starts_with(&DICTIONARY_MAGIC) {
+            // The prefix is borrowed for as long as its context lives, so the kept one cannot have it.
             let mut context = DCtx::create();
             context
                 .ref_prefix(prefix)
                 .and_then(|_| context.decompress(inner, &self.frame))
+        } else {
+            self.context
+                .decompress_using_dict(inner, &self.frame, prefix)
         };
         written == Ok(inner_bytes) && inner.len() == inner_bytes
     }
@@ -123,87 +134,66 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn round_trip(inner: &[u8], prefix: &[u8], level: Level) -> usize {
-        let mut compressor = Compressor::new();
-        let frame = compressor
-            .compress(inner, prefix, level, inner.len() + 100)
-            .unwrap()
-            .to_vec();
+    fn compress(inner: &[u8], prefix: &[u8], level: Level, most_bytes: usize) -> Option<Vec<u8>> {
+        let input = [prefix, inner].concat();
+        Compressor::new()
+            .compress(&input, prefix.len(), level, most_bytes)
+            .map(<[u8]>::to_vec)
+    }
+
+    fn decompress(frame: &[u8], prefix: &[u8], inner_bytes: usize) -> Option<Vec<u8>> {
         let mut back = Vec::new();
         let (one, two) = frame.split_at(frame.len() / 2);
-        assert!(Decompressor::new().decompress(
-            [one, two].into_iter(),
-            prefix,
-            inner.len(),
-            &mut back
-        ));
-        assert_eq!(back, inner);
-        frame.len()
+        Decompressor::new()
+            .decompress([one, two].into_iter(), prefix, inner_bytes, &mut back)
+            .then_some(back)
     }
 
     #[test]
     fn frames_have_no_magic_number_and_come_back() {
         let inner = include_bytes!("compress.rs");
         for level in [Level::zstd(1), Level::zstd(9), Level::zstd(19)] {
-            assert!(round_trip(inner, &[], level) < inner.len() / 2);
+            let frame = compress(inner, &[], level, inner.len()).unwrap();
+            assert!(frame.len() < inner.len() / 2 && !frame.starts_with(&MAGIC));
+            assert_eq!(decompress(&frame, &[], inner.len()).unwrap(), inner);
+            assert_eq!(decompress(&frame, &[], inner.len() - 1), None, "too long");
+            assert_eq!(decompress(&frame, &[], inner.len() + 1), None, "too short");
         }
-        let mut compressor = Compressor::new();
-        assert!(
-            !compressor
-                .compress(inner, &[], Level::zstd(1), inner.len())
-                .unwrap()
-                .starts_with(&MAGIC)
-        );
-        assert_eq!(
-            compressor.compress(inner, &[], Level::Off, inner.len()),
-            None
-        );
-        assert_eq!(compressor.compress(inner, &[], Level::zstd(1), 50), None);
+        assert_eq!(compress(inner, &[], Level::Off, inner.len()), None);
+        assert_eq!(compress(inner, &[], Level::zstd(1), 50), None);
+        assert_eq!(decompress(inner, &[], inner.len()), None);
     }
 
     #[test]
     fn a_prefix_helps_and_is_needed() {
         let inner = include_bytes!("compress.rs");
-        // A prefix that looks like a zstd dictionary is raw content all the same.
-        let prefix = [&[0x37, 0xa4, 0x30, 0xec], inner.as_slice()].concat();
-        assert!(round_trip(inner, &prefix, Level::zstd(1)) < 100);
-        let frame = Compressor::new()
-            .compress(inner, &prefix, Level::zstd(1), inner.len())
-            .unwrap()
-            .to_vec();
-        let mut back = Vec::new();
-        let mut decompressor = Decompressor::new();
-        assert!(
-            !decompressor.decompress([frame.as_slice()].into_iter(), &[], inner.len(), &mut back)
-                || back != inner
+        let frame = compress(inner, inner, Level::zstd(1), inner.len()).unwrap();
+        assert!(frame.len() < 100);
+        assert_eq!(decompress(&frame, inner, inner.len()).unwrap(), inner);
+        assert_ne!(
+            decompress(&frame, &[], inner.len()).as_deref(),
+            Some(inner.as_slice())
         );
-        assert!(decompressor.decompress(
-            [frame.as_slice()].into_iter(),
-            &prefix,
-            inner.len(),
-            &mut back
-        ));
-        assert!(
-            !decompressor.decompress(
-                [frame.as_slice()].into_iter(),
-                &prefix,
-                inner.len() - 1,
-                &mut Vec::new()
-            ),
-            "too long"
+    }
+
+    #[test]
+    fn a_prefix_that_looks_like_a_dictionary_is_raw_bytes() {
+        let inner = include_bytes!("compress.rs");
+        let prefix = [&DICTIONARY_MAGIC, inner.as_slice()].concat();
+        assert_eq!(
+            compress(inner, &prefix, Level::zstd(1), inner.len()),
+            None,
+            "not made"
         );
-        assert!(
-            !decompressor.decompress(
-                [frame.as_slice()].into_iter(),
-                &prefix,
-                inner.len() + 1,
-                &mut back
-            ),
-            "too short"
-        );
-        assert!(
-            !decompressor.decompress([frame.as_slice()].into_iter().take(0), &[], 0, &mut back)
-                || back.is_empty()
+        let mut context = new_context(1);
+        context.ref_prefix(&prefix).unwrap();
+        let mut frame = vec![0; inner.len()];
+        let length = context.compress2(frame.as_mut_slice(), inner).unwrap();
+        let frame = frame.get(MAGIC.len()..length).unwrap();
+        assert_eq!(
+            decompress(frame, &prefix, inner.len()).unwrap(),
+            inner,
+            "but understood"
         );
     }
 }

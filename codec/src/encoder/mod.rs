@@ -18,7 +18,7 @@ pub use request::{Continuation, EncodeRequest};
 
 use crate::anchor::{Density, Selector, key};
 use crate::block::ops::Writer;
-use crate::block::{BlockHeader, BodyKind, PREFIX_MAX, Source, Space};
+use crate::block::{BlockHeader, BodyKind, Source, Space};
 use crate::compress::Compressor;
 use crate::domain::{Domain, Log};
 use crate::history::log::Access;
@@ -34,8 +34,8 @@ pub struct Encoder {
     finder: Finder,
     appender: AppendScanner,
     writer: Writer,
-    inner: Vec<u8>,
-    prefix: Vec<u8>,
+    /// What zstd gets: the prefix, if any, and the inner part.
+    input: Vec<u8>,
 }
 
 /// Literals, in bytes, from which on a prefix is looked up: loading it costs as much as compressing its own length.
@@ -43,6 +43,7 @@ const PREFIX_LITERALS_MIN_BYTES: usize = 256;
 
 /// Bytes of the region around the largest copy that zstd is shown.
 const PREFIX_BYTES: u64 = 65_536;
+const _: () = assert!(PREFIX_BYTES <= crate::block::PREFIX_MAX as u64);
 
 impl Default for Encoder {
     fn default() -> Self {
@@ -59,8 +60,7 @@ impl Encoder {
             finder: Finder::default(),
             appender: AppendScanner::default(),
             writer: Writer::new(),
-            inner: Vec::new(),
-            prefix: Vec::new(),
+            input: Vec::new(),
         }
     }
 
@@ -117,20 +117,18 @@ impl Encoder {
             let compressed = if hopeless {
                 None
             } else {
-                self.compress(&mut header, plain, &[], request.level)
+                self.compress(&mut header, plain, None, request.level)
             };
             habit = habit.after(noisy && compressed.is_none());
             compressed
         } else {
             habit = habit.after(false);
-            self.read_prefix(domain, &mut header, &mut uses);
-            let prefix = std::mem::take(&mut self.prefix);
-            let body = self.compress(&mut header, plain, &prefix, request.level);
-            self.prefix = prefix;
+            let prefix = self.prefix(domain, &mut uses);
+            let body = self.compress(&mut header, plain, prefix, request.level);
             Some(body.unwrap_or_else(|| {
                 header.body = BodyKind::Stored;
-                header.prefix = None;
-                Bytes::copy_from_slice(&self.inner)
+                let prefix_bytes = prefix.map_or(0, |prefix| prefix.length as usize);
+                Bytes::copy_from_slice(self.input.get(prefix_bytes..).unwrap_or_default())
             }))
         };
         let tally = Tally {
@@ -221,78 +219,76 @@ impl Encoder {
         runs
     }
 
-    /// Builds the inner part and compresses it, if that shrinks it.
+    /// Builds the inner part behind what `input` holds of a prefix and compresses it, if that shrinks it.
     fn compress(
         &mut self,
         header: &mut BlockHeader,
         plain: &[u8],
-        prefix: &[u8],
+        prefix: Option<Source>,
         level: Level,
     ) -> Option<Bytes> {
-        self.inner.clear();
-        self.writer.put_inner(&mut self.inner);
+        let prefix_bytes = prefix.map_or(0, |prefix| prefix.length as usize);
+        self.input.truncate(prefix_bytes);
+        self.writer.put_inner(&mut self.input);
         let mut at = 0;
         for copy in &self.finder.matches {
-            self.inner
+            self.input
                 .extend_from_slice(plain.get(at..copy.start).unwrap_or_default());
             at = copy.end;
         }
-        self.inner
+        self.input
             .extend_from_slice(plain.get(at..).unwrap_or_default());
-        if self.inner.len() < COMPRESS_MIN_BYTES {
+        let inner_bytes = self.input.len() - prefix_bytes;
+        if inner_bytes < COMPRESS_MIN_BYTES {
             return None;
         }
-        let most = self.inner.len() - self.inner.len() / GAIN_FRACTION - 4;
-        let frame = self.compressor.compress(&self.inner, prefix, level, most)?;
+        let most = inner_bytes - inner_bytes / GAIN_FRACTION - 4;
+        let frame = self
+            .compressor
+            .compress(&self.input, prefix_bytes, level, most)?;
         header.body = BodyKind::Zstd;
-        header.inner_length = length_of(self.inner.len());
+        header.inner_length = length_of(inner_bytes);
+        header.prefix = prefix;
         Some(Bytes::copy_from_slice(frame))
     }
 
-    /// Reads the region around the largest copy into `prefix`, where there are literals for it to help with.
-    fn read_prefix(&mut self, domain: Option<&Domain>, header: &mut BlockHeader, uses: &mut Uses) {
-        self.prefix.clear();
+    /// Reads the region around the largest copy into `input`, where there are literals for it to help with.
+    fn prefix(&mut self, domain: Option<&Domain>, uses: &mut Uses) -> Option<Source> {
+        self.input.clear();
         let sums = self.writer.sums();
         let largest = self
             .finder
             .matches
             .iter()
-            .max_by_key(|copy| copy.end - copy.start);
-        let (Some(domain), Some(largest)) = (domain, largest) else {
-            return;
-        };
+            .max_by_key(|copy| copy.end - copy.start)?;
         if (sums.literal_bytes as usize) < PREFIX_LITERALS_MIN_BYTES {
-            return;
+            return None;
         }
+        let domain = domain?;
         let middle = largest.position + (largest.end - largest.start) as u64 / 2;
         let range = middle.saturating_sub(PREFIX_BYTES / 2)..middle + PREFIX_BYTES / 2;
+        let range = domain.read(largest.log).covered_around(middle, &range)?;
         let mut reader = Reader::new(domain, Access::Covered);
-        let Some(range) = domain.read(largest.log).covered_around(middle, &range) else {
-            return;
-        };
         let mut at = range.start;
         while at < range.end {
+            // What was evicted in this moment ends the prefix.
             let Some(seen) = reader.from(largest.log, at) else {
                 break;
             };
             let wanted = usize::try_from(range.end - at)
                 .unwrap_or(usize::MAX)
                 .min(seen.len());
-            self.prefix
+            self.input
                 .extend_from_slice(seen.get(..wanted).unwrap_or_default());
             at += wanted as u64;
         }
-        let length = length_of(self.prefix.len());
-        if at < range.end || length == 0 || length > PREFIX_MAX {
-            self.prefix.clear();
-            return;
-        }
+        let length = Some(length_of(self.input.len())).filter(|length| *length > 0)?;
         uses.add(largest.log, range.start);
-        header.prefix = Some(Source {
+        Some(Source {
             space: space_of(largest.log),
             position: range.start,
             length,
-        });
+        })
     }
 
     /// The append with its anchors: those that the search has found, and for what it skipped those that are found now.

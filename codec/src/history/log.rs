@@ -143,22 +143,32 @@ impl History {
         Ok(())
     }
 
-    /// Lays down the bytes of a reserved or registered range; false (and nothing done) if it is no longer awaited.
+    /// Lays down the bytes of a reserved or registered range; what the floor has passed meanwhile is left out. False if the range is no longer
+    /// awaited, or not all of it: then none of it is.
     pub fn fill<'a>(&mut self, span: Span, parts: impl Iterator<Item = &'a [u8]>) -> bool {
-        if span.length == 0 || !self.pending.contains_range(&span.range()) {
+        let range = span.position.max(self.floor)..span.end();
+        if range.is_empty() {
+            return true;
+        }
+        if !self.pending.contains_range(&range) {
+            self.pending.remove(span.range());
+            self.settle(span.range());
             return false;
         }
         let mut at = span.position;
         for part in parts {
-            self.pages.write(at, part);
+            let below = usize::try_from(range.start.saturating_sub(at)).unwrap_or(usize::MAX);
+            if let Some(above) = part.get(below..) {
+                self.pages.write(at + below as u64, above);
+            }
             at += part.len() as u64;
         }
         debug_assert_eq!(at, span.end(), "parts make up the span");
-        self.pending.remove(span.range());
+        self.pending.remove(range.clone());
         for set in [&mut self.present, &mut self.held, &mut self.covered] {
-            set.insert(span.range());
+            set.insert(range.clone());
         }
-        self.settle(span.range());
+        self.settle(range);
         true
     }
 

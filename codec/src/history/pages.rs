@@ -90,6 +90,9 @@ impl Pages {
 
     /// Freezes the unfinished pages that touch `range` and end at or below `tail`, unless `awaits` says that bytes of them are still to come.
     pub fn freeze(&mut self, range: Range<u64>, tail: u64, awaits: impl Fn(Range<u64>) -> bool) {
+        if range.is_empty() {
+            return;
+        }
         let last = place(range.end.saturating_sub(1)).0;
         for (number, page) in self.pages.range_mut(place(range.start).0..=last) {
             let whole = number * PAGE_BYTES..(number + 1) * PAGE_BYTES;

@@ -55,8 +55,16 @@ impl End {
         let lease = domain.try_lease();
         assert!(lease.is_some(), "the domain is free");
         Self {
-            domain,
             lease,
+            ..Self::sharing(domain)
+        }
+    }
+
+    /// Another worker on a domain that a tunnel holds.
+    pub fn sharing(domain: Arc<Domain>) -> Self {
+        Self {
+            domain,
+            lease: None,
             encoder: Encoder::new(),
             decoder: Decoder::new(),
             level: Level::default(),
@@ -120,13 +128,17 @@ impl End {
             .decode(Some(&self.domain), header, &pieces(body))
     }
 
-    /// The answer to a Refuse: the bytes again, without copies, prefix or append.
-    pub fn repeat(&mut self, flight: &Flight, number: u64) -> Flight {
+    /// The answer to a Refuse: the bytes again, without copies, prefix or append. `None` if they are no longer there.
+    pub fn repeat(&mut self, flight: &Flight, number: u64) -> Option<Flight> {
         let header = flight.encoded.header().clone();
-        let plain = self
+        let rebuilt = self
             .decoder
-            .rebuild(Some(&self.domain), &header, &pieces(&flight.body))
-            .unwrap();
+            .rebuild(Some(&self.domain), &header, &pieces(&flight.body));
+        let plain = match rebuilt {
+            Ok(plain) => plain,
+            Err(DecodeError::Refused { .. }) => return None,
+            Err(error) => panic!("{error}"),
+        };
         assert_eq!(plain, flight.plain, "the sender rebuilds what it sent");
         let mut encoded = self.encoder.encode(EncodeRequest {
             stream: header.stream,
@@ -142,12 +154,12 @@ impl End {
         });
         assert_eq!(encoded.append_length(), 0);
         let (header, body) = encoded.wire(None);
-        Flight {
+        Some(Flight {
             encoded,
             header,
             body,
             plain,
-        }
+        })
     }
 
     pub fn lose(&self, log: Log, span: Span) {
