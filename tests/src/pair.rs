@@ -142,11 +142,19 @@ impl Pair {
     /// When a command fails or the edge does not start.
     pub async fn start_client(&self, name: &str, extra: &str) -> Result<EdgeProcess> {
         let directory = self.join(name).await?;
-        let server = self
-            .line
-            .as_ref()
-            .map_or_else(|| self.server.tunnel_address(), |line| Ok(line.address()))?;
-        config::write_client(&directory, server, &[], extra)?;
+        self.start_joined(&directory, extra).await
+    }
+
+    /// Starts a client edge with the credentials that are in `directory` already.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_joined(&self, directory: &Path, extra: &str) -> Result<EdgeProcess> {
+        let server = match &self.line {
+            Some(line) => line.address(),
+            None => self.server.tunnel_address()?,
+        };
+        config::write_client(directory, server, &[], extra)?;
         EdgeProcess::start(self.programs.client(), &directory.join("client.toml")).await
     }
 }

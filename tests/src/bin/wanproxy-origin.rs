@@ -16,7 +16,7 @@ use wanproxy_tests::origin::{Content, HttpOrigin};
 const MAX_DIRECTORY_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// How long `--check` waits for the whole answer; more than a small file needs over a slow line.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves the files of a directory over HTTP, for trying wanproxy out. Not a web server for anything else.
 #[derive(Debug, Parser)]
