@@ -2,6 +2,18 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod client;
+mod driver;
+pub mod environment;
+pub mod handle;
+pub mod histories;
+pub mod link;
+pub mod metrics;
 pub mod pool;
+pub mod resolve;
+pub mod server;
+pub mod state;
+pub mod stream;
+pub mod tls;
 pub mod wake;
 pub mod write;

@@ -1,0 +1,134 @@
+//! What all tunnels of one program share, and what the edge lends to the tunnel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+pub use codec::frame::Renewed;
+use codec::frame::{Hello, HelloStatus};
+use rustls_pki_types::CertificateDer;
+use tokio::net::TcpStream;
+
+use crate::budget::Budget;
+use crate::histories::Histories;
+use crate::metrics::Registry;
+use crate::pool::Pools;
+use crate::state::{Limits, Side, TunnelConfig};
+use crate::tls::{ClientTls, ServerTls};
+
+/// Wire versions spoken.
+pub(crate) const VERSION_MIN: u64 = 1;
+/// See [`VERSION_MIN`].
+pub(crate) const VERSION_MAX: u64 = 1;
+
+/// TLS handshake and Hello together must be done within this time; an unauthenticated peer holds its place no longer.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shared by all tunnels of a program. Cheap to clone.
+#[derive(Clone)]
+pub struct Environment {
+    /// Random, one per start of the program.
+    pub instance: [u8; 16],
+    /// This edge's name, told to peers for their logs.
+    pub name: String,
+    /// The pools.
+    pub pools: Arc<Pools>,
+    /// The memory budget.
+    pub budget: Arc<Budget>,
+    /// The histories.
+    pub histories: Arc<Histories>,
+    /// Counters by service and peer.
+    pub counters: Arc<Registry>,
+    /// Blocks and batches up to this many bytes are worked on by the driver itself; 0: never.
+    pub inline_below_bytes: usize,
+    /// Without a byte for this long a Ping is sent; without one for three times as long the link is lost.
+    pub heartbeat: Duration,
+    /// What this edge accepts from a peer.
+    pub limits: Limits,
+    /// zstd level of blocks.
+    pub level: codec::policy::Level,
+    /// Sets the options of a WAN socket (congestion control, buffers, keepalive); the edge owns the OS calls.
+    pub tune: fn(&TcpStream),
+}
+
+impl Environment {
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            instance: self.instance,
+            initial_window_bytes: self.limits.initial_window_bytes,
+            streams_max: self.limits.streams_max,
+            unacknowledged_encoded_max_bytes: self.limits.unacknowledged_encoded_max_bytes,
+            unacknowledged_plain_max_bytes: self.limits.unacknowledged_plain_max_bytes,
+            heartbeat_ms: u64::try_from(self.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            name: self.name.clone(),
+            ..Hello::default()
+        }
+    }
+
+    pub(crate) fn tunnel_config(
+        &self,
+        side: Side,
+        peer_name: &str,
+        peer: &Hello,
+        admit_opens: bool,
+    ) -> TunnelConfig {
+        TunnelConfig {
+            side,
+            peer_name: peer_name.to_owned(),
+            local: self.limits,
+            peer: Limits {
+                initial_window_bytes: peer.initial_window_bytes,
+                streams_max: peer.streams_max,
+                unacknowledged_encoded_max_bytes: peer.unacknowledged_encoded_max_bytes,
+                unacknowledged_plain_max_bytes: peer.unacknowledged_plain_max_bytes,
+            },
+            heartbeat: self.heartbeat,
+            level: self.level,
+            codec_threads: self.pools.codec.threads(),
+            admit_opens,
+        }
+    }
+}
+
+/// Who the peer is, as its certificate says and the edge has checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The name in its certificate.
+    pub name: String,
+    /// The certificate is an invite's: it may only be exchanged for a real one.
+    pub invite: bool,
+}
+
+/// What a client edge's tunnel asks of its identity. Calls may come again after a reload and must be cheap.
+pub trait ClientIdentity: Send + Sync + 'static {
+    /// The TLS side made from the present certificate.
+    fn tls(&self) -> ClientTls;
+    /// Checks the server's verified chain (role, pins); the error is one line for the log.
+    fn check_server(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String>;
+    /// A signing request when the certificate should be replaced now: it is an invite's, or old. May read and write files; called on a blocking thread.
+    fn begin_renewal(&self) -> Result<Option<Bytes>, String>;
+    /// The server's answer. `Ok(true)`: the new certificate is in place and the link should be made anew with it. On a blocking thread.
+    fn finish_renewal(&self, answer: Renewed) -> Result<bool, String>;
+}
+
+/// What a server edge's tunnel asks of its identity and its authority.
+pub trait ServerIdentity: Send + Sync + 'static {
+    /// The TLS side made from the present certificate.
+    fn tls(&self) -> ServerTls;
+    /// Checks a client's verified chain (role, revocation, used invites, pins); the error is one line that the client is told.
+    fn check_client(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String>;
+    /// Signs a request for the client that holds `chain`. May read and write files; called on a blocking thread.
+    fn sign(&self, chain: &[CertificateDer<'static>], request: &[u8]) -> Renewed;
+}
+
+/// The peer refused the link in its Hello.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the server refused the link: {status}{}{message}", if message.is_empty() { "" } else { ": " })]
+pub struct Refused {
+    /// Why.
+    pub status: HelloStatus,
+    /// In words.
+    pub message: String,
+}

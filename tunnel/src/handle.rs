@@ -1,0 +1,179 @@
+//! A tunnel as the programs see it: open streams, ask how it is, end it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use codec::frame::{Reason, Renewed};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{oneshot, watch};
+
+use crate::driver::{Command, Mail};
+use crate::link::LinkCounters;
+use crate::state::OpenSpec;
+use crate::stream::{Shared, StreamHandle};
+use crate::wake::Sender;
+
+/// Why a tunnel ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndCause {
+    /// The last link ended; the text says how.
+    #[error("{0}")]
+    LinkLost(String),
+    /// The peer broke the protocol; the text names what it did.
+    #[error("protocol violation by the other edge: {0}")]
+    Violation(String),
+    /// It was drained, here or there, and its last stream has ended.
+    #[error("drained")]
+    Drained,
+    /// This program ended it.
+    #[error("{0}")]
+    Closed(String),
+}
+
+/// One link's address and counters.
+#[derive(Debug, Clone)]
+pub struct LinkStatus {
+    /// The peer's address.
+    pub address: std::net::SocketAddr,
+    /// Live counters.
+    pub counters: Arc<LinkCounters>,
+}
+
+/// What a driver publishes for others to read.
+#[derive(Clone)]
+pub(crate) struct Published {
+    pub(crate) peer: Arc<str>,
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    pub(crate) links: Arc<Mutex<Vec<LinkStatus>>>,
+    pub(crate) ended: watch::Sender<Option<EndCause>>,
+    /// The peer has said GoAway, or this side has.
+    pub(crate) draining: watch::Sender<bool>,
+}
+
+impl Published {
+    pub(crate) fn new(peer: Arc<str>, chain: &[CertificateDer<'static>]) -> Self {
+        Self {
+            peer,
+            chain: chain.into(),
+            links: Arc::default(),
+            ended: watch::Sender::new(None),
+            draining: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn set_links(&self, links: Vec<LinkStatus>) {
+        *self.links.lock().unwrap_or_else(PoisonError::into_inner) = links;
+    }
+}
+
+/// A running tunnel. Cheap to clone; dropping all handles does not end it.
+#[derive(Clone)]
+pub struct TunnelHandle {
+    mail: Sender<Mail>,
+    published: Published,
+}
+
+/// The tunnel is gone or takes no new streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the tunnel takes no new streams")]
+pub struct TunnelGone;
+
+impl TunnelHandle {
+    pub(crate) fn new(mail: Sender<Mail>, published: Published) -> Self {
+        Self { mail, published }
+    }
+
+    /// Name of the peer, from its certificate.
+    pub fn peer(&self) -> &Arc<str> {
+        &self.published.peer
+    }
+
+    /// The peer's certificate chain, leaf first.
+    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        &self.published.chain
+    }
+
+    /// Opens a stream. Bytes may be sent at once; whether the target was reached is learnt from
+    /// [`StreamHandle::opened`]. While the peer allows no more Opens the stream waits in the driver.
+    pub fn open(&self, spec: OpenSpec) -> Result<StreamHandle, TunnelGone> {
+        if *self.published.draining.borrow() {
+            return Err(TunnelGone);
+        }
+        let shared = Shared::new(self.mail.clone());
+        let command = Mail::Command(Command::Open(spec, shared.clone()));
+        self.mail.send(command).map_err(|_| TunnelGone)?;
+        Ok(StreamHandle::new(shared))
+    }
+
+    /// Asks the peer for a new certificate with a PKCS #10 request in DER. `None` when the tunnel ended before the answer.
+    pub async fn renew(&self, request: Bytes) -> Option<Renewed> {
+        let (answer, answered) = oneshot::channel();
+        self.mail
+            .send(Mail::Command(Command::Renew(request, answer)))
+            .ok()?;
+        answered.await.ok()
+    }
+
+    /// Answers the peer's request for a certificate.
+    pub(crate) fn renewed(&self, answer: Renewed) {
+        let _ = self.mail.send(Mail::Command(Command::Renewed(answer)));
+    }
+
+    /// Says GoAway: no new streams on either side; the tunnel ends when the last one has.
+    pub fn go_away(&self, reason: Reason) {
+        let _ = self.published.draining.send_replace(true);
+        let _ = self.mail.send(Mail::Command(Command::GoAway(reason)));
+    }
+
+    /// Ends the tunnel now; its streams are reset.
+    pub fn close(&self, cause: EndCause) {
+        let _ = self.mail.send(Mail::Command(Command::Close(cause)));
+    }
+
+    /// True once no new streams are taken.
+    pub fn is_draining(&self) -> bool {
+        *self.published.draining.borrow()
+    }
+
+    /// True until the tunnel has ended.
+    pub fn is_up(&self) -> bool {
+        self.published.ended.borrow().is_none()
+    }
+
+    /// Waits until the tunnel has ended; says why.
+    pub async fn ended(&self) -> EndCause {
+        let mut ended = self.published.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(cause) => cause.clone().unwrap_or(EndCause::Drained),
+            Err(_) => EndCause::Closed("the tunnel's driver has stopped".to_owned()),
+        }
+    }
+
+    /// Waits until no new streams are taken or the tunnel has ended.
+    pub async fn unusable(&self) {
+        let mut draining = self.published.draining.subscribe();
+        tokio::select! {
+            _ = draining.wait_for(|d| *d) => {}
+            _ = self.ended() => {}
+        }
+    }
+
+    /// The links and their counters.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.published
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Smoothed round trip of the first link, if one was measured.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.links()
+            .first()
+            .map(|l| l.counters.rtt_us())
+            .filter(|us| *us > 0)
+            .map(Duration::from_micros)
+    }
+}

@@ -1,0 +1,500 @@
+//! One link: a socket, its TLS session, and what is under way on it.
+//!
+//! Reading: socket → wire bytes → open (inline, or one job of pool `crypto` at a time) → frames. Writing: slices of
+//! frames → seal (inline, or one job at a time) → owned write → socket. The link never blocks and starts nothing by itself;
+//! the tunnel's driver polls it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use codec::frame::{Frame, FrameCodec, FrameError};
+use tokio::net::TcpStream;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::driver::Mail;
+use crate::pool::{Job, JobName, Outcome, Pool, Priority, Rejected, Step, StepContext};
+use crate::state::LinkId;
+use crate::tls::{BATCH_MAX, Session, TlsError};
+use crate::wake::Sender;
+use crate::write::{Write, WriteQueue};
+
+/// Sealed bytes that may wait for the socket before the link takes more frames: two seal batches, so that the next is
+/// sealed while one is written, and no more, so that the scheduler's choices stay fresh.
+const WRITE_BACKLOG_MAX_BYTES: usize = 2 * BATCH_MAX;
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The socket failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// TLS failed.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The peer sent bytes that are no frame.
+    #[error("bad frame: {0}")]
+    Frame(#[from] FrameError),
+    /// EOF without `close_notify`.
+    #[error("the line was lost")]
+    Lost,
+    /// No byte came for three heartbeats.
+    #[error("the line is dead: nothing was heard for three heartbeats")]
+    Silent,
+    /// EOF after `close_notify`.
+    #[error("the other edge closed the link")]
+    Closed,
+}
+
+/// Counters of one link, for the admin endpoint. Bytes are those written to and read from TCP.
+#[derive(Debug, Default)]
+pub struct LinkCounters {
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    rtt_us: AtomicU64,
+}
+
+impl LinkCounters {
+    /// Bytes written to TCP, TLS included.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read from TCP, TLS included.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Smoothed round trip in microseconds; 0 before the first Pong.
+    pub fn rtt_us(&self) -> u64 {
+        self.rtt_us.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_rtt_us(&self, rtt_us: u64) {
+        self.rtt_us.store(rtt_us, Ordering::Relaxed);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.received_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// The receiving half of a TLS session with the frame decoder behind it. It is handed to an open job and comes back
+/// with the job's result, so that opening stays in order without a lock.
+pub(crate) struct Opener {
+    session: Arc<Session>,
+    plain: BytesMut,
+    frames: FrameCodec,
+}
+
+/// What one opening gave.
+pub(crate) struct OpenedBatch {
+    pub(crate) frames: Vec<Frame>,
+    closed: bool,
+    wants_write: bool,
+}
+
+impl Opener {
+    fn new(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            plain: BytesMut::new(),
+            frames: FrameCodec::default(),
+        }
+    }
+
+    fn open(&mut self, wire: &[u8]) -> Result<OpenedBatch, LinkError> {
+        self.plain.reserve(wire.len());
+        let report = self.session.open(wire, &mut self.plain)?;
+        let mut frames = Vec::new();
+        while let Some(frame) = self.frames.decode(&mut self.plain)? {
+            frames.push(frame);
+        }
+        Ok(OpenedBatch {
+            frames,
+            closed: report.closed,
+            wants_write: report.wants_write,
+        })
+    }
+}
+
+/// Opens one batch in pool `crypto`.
+struct OpenJob {
+    work: Option<(Box<Opener>, Bytes)>,
+}
+
+/// What an open job gives back: the opener, and the frames or why there are none.
+pub(crate) type OpenOutput = (Box<Opener>, Result<OpenedBatch, LinkError>);
+
+impl Job for OpenJob {
+    type Output = OpenOutput;
+
+    fn name(&self) -> JobName {
+        JobName {
+            who: "link".into(),
+            why: "open",
+        }
+    }
+
+    fn step(&mut self, _cx: &mut StepContext<'_>) -> Step<Self::Output> {
+        let Some((mut opener, wire)) = self.work.take() else {
+            return Step::Stopped;
+        };
+        let result = opener.open(&wire);
+        Step::Finished((opener, result))
+    }
+}
+
+/// Seals one batch in pool `crypto`.
+struct SealJob {
+    session: Arc<Session>,
+    plain: Vec<Bytes>,
+}
+
+impl Job for SealJob {
+    type Output = Result<Bytes, TlsError>;
+
+    fn name(&self) -> JobName {
+        JobName {
+            who: "link".into(),
+            why: "seal",
+        }
+    }
+
+    fn step(&mut self, _cx: &mut StepContext<'_>) -> Step<Self::Output> {
+        Step::Finished(self.session.seal(&self.plain))
+    }
+}
+
+/// Where a link's jobs run and report.
+pub(crate) struct LinkContext<'a> {
+    pub(crate) crypto: &'a Pool,
+    pub(crate) mail: &'a Sender<Mail>,
+    /// Batches of at most this many bytes are sealed and opened on the spot.
+    pub(crate) inline_below_bytes: usize,
+}
+
+/// See the module.
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) peer_address: SocketAddr,
+    pub(crate) counters: Arc<LinkCounters>,
+    socket: TcpStream,
+    session: Arc<Session>,
+    /// Away while an open job has it.
+    opener: Option<Box<Opener>>,
+    incoming: BytesMut,
+    eof: bool,
+    closed_by_peer: bool,
+    /// Frames came right behind Hello and are not yet handed on.
+    early: bool,
+    sealing: bool,
+    writes: WriteQueue<()>,
+    closing: bool,
+}
+
+impl Link {
+    pub(crate) fn new(
+        id: LinkId,
+        socket: TcpStream,
+        session: Session,
+        peer_address: SocketAddr,
+    ) -> Self {
+        let session = Arc::new(session);
+        Self {
+            id,
+            peer_address,
+            counters: Arc::new(LinkCounters::default()),
+            socket,
+            opener: Some(Box::new(Opener::new(session.clone()))),
+            session,
+            incoming: BytesMut::new(),
+            eof: false,
+            closed_by_peer: false,
+            early: true,
+            sealing: false,
+            writes: WriteQueue::new(),
+            closing: false,
+        }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    // ---- before the driver: Hello, one small frame each way, on the spot ----
+
+    /// Sends one frame; used before the driver has the link.
+    pub(crate) async fn send_frame(&mut self, frame: &Frame) -> Result<(), LinkError> {
+        let mut plain = BytesMut::new();
+        FrameCodec::default().encode(frame.clone(), &mut plain)?;
+        let sealed = self.session.seal(&[plain.freeze()])?;
+        self.push(sealed);
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Receives one frame; used before the driver has the link. What came behind it stays buffered.
+    pub(crate) async fn recv_frame(&mut self) -> Result<Frame, LinkError> {
+        loop {
+            if let Some(opener) = &mut self.opener {
+                if let Some(frame) = opener.frames.decode(&mut opener.plain)? {
+                    return Ok(frame);
+                }
+            }
+            if self.closed_by_peer {
+                return Err(LinkError::Closed);
+            }
+            std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+            let wire = self.incoming.split();
+            if let Some(opener) = &mut self.opener {
+                let report = opener.session.open(&wire, &mut opener.plain)?;
+                self.closed_by_peer |= report.closed;
+            }
+        }
+    }
+
+    /// Says `close_notify` and waits until all is written.
+    pub(crate) async fn close(&mut self) -> Result<(), LinkError> {
+        self.start_close()?;
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    // ---- receiving ----
+
+    /// Reads what the socket has, up to one batch, into `incoming`. `Pending` registers the wake-up.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            self.incoming.reserve(BATCH_MAX - self.incoming.len());
+            let room = BATCH_MAX - self.incoming.len();
+            let mut window = bytes::BufMut::limit(&mut self.incoming, room);
+            match self.socket.try_read_buf(&mut window) {
+                Ok(0) => {
+                    self.eof = true;
+                    let end = if self.closed_by_peer {
+                        LinkError::Closed
+                    } else {
+                        LinkError::Lost
+                    };
+                    return Poll::Ready(Err(end));
+                }
+                Ok(n) => {
+                    self.counters.received(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e.into())),
+            }
+        }
+    }
+
+    /// Reads and opens. Frames opened on the spot are returned; a larger batch goes to pool `crypto` and comes back
+    /// as [`Mail::Opened`]. `Pending` when there is nothing to do until a wake-up or that mail.
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        at: &LinkContext<'_>,
+    ) -> Poll<Result<Vec<Frame>, LinkError>> {
+        loop {
+            if std::mem::take(&mut self.early)
+                && let Some(opener) = &mut self.opener
+            {
+                let batch = opener.open(&[])?;
+                if !batch.frames.is_empty() {
+                    return Poll::Ready(Ok(batch.frames));
+                }
+            }
+            if self.incoming.len() < BATCH_MAX && !self.eof {
+                // With an open job away the next batch is read meanwhile.
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    // What came before the EOF is opened first.
+                    Poll::Ready(Err(_))
+                        if self.eof && (!self.incoming.is_empty() || self.opener.is_none()) => {}
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending if self.incoming.is_empty() => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            let Some(mut opener) = self.opener.take() else {
+                return Poll::Pending;
+            };
+            if self.incoming.is_empty() {
+                self.opener = Some(opener);
+                if self.eof {
+                    return Poll::Ready(Err(if self.closed_by_peer {
+                        LinkError::Closed
+                    } else {
+                        LinkError::Lost
+                    }));
+                }
+                continue;
+            }
+            let wire = self.incoming.split().freeze();
+            if wire.len() <= at.inline_below_bytes {
+                let result = opener.open(&wire);
+                return Poll::Ready(self.opened((opener, result)));
+            }
+            let (id, mail) = (self.id, at.mail.clone());
+            let sink = move |outcome| {
+                let _ = mail.send(Mail::Opened(id, outcome));
+            };
+            if let Err(Rejected::Full((job, _)) | Rejected::Closed((job, _))) =
+                at.crypto.try_submit(
+                    OpenJob {
+                        work: Some((opener, wire)),
+                    },
+                    Priority::First,
+                    sink,
+                )
+            {
+                // The pool's queue is full: being slow here is the backpressure.
+                let Some((mut opener, wire)) = job.work else {
+                    return Poll::Pending;
+                };
+                let result = opener.open(&wire);
+                return Poll::Ready(self.opened((opener, result)));
+            }
+        }
+    }
+
+    /// Takes an opening's result, from the spot or from a job.
+    pub(crate) fn opened(&mut self, (opener, result): OpenOutput) -> Result<Vec<Frame>, LinkError> {
+        self.opener = Some(opener);
+        let batch = result?;
+        self.closed_by_peer |= batch.closed;
+        if batch.wants_write && !self.sealing {
+            let answer = self.session.pending_output()?;
+            if !answer.is_empty() {
+                self.push(answer);
+            }
+        }
+        Ok(batch.frames)
+    }
+
+    // ---- sending ----
+
+    /// How many bytes of frames the link takes now; 0 while a seal job is away or the socket is behind.
+    pub(crate) fn room_bytes(&self) -> usize {
+        if self.sealing || self.closing || self.writes.queued_bytes() >= WRITE_BACKLOG_MAX_BYTES {
+            0
+        } else {
+            BATCH_MAX
+        }
+    }
+
+    /// Sealed bytes not yet taken by the socket.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.writes.queued_bytes()
+    }
+
+    /// Seals `plain`, on the spot or in a job that comes back as [`Mail::Sealed`].
+    pub(crate) fn send(
+        &mut self,
+        plain: Vec<Bytes>,
+        at: &LinkContext<'_>,
+    ) -> Result<(), LinkError> {
+        let total: usize = plain.iter().map(Bytes::len).sum();
+        if total <= at.inline_below_bytes {
+            let sealed = self.session.seal(&plain)?;
+            self.push(sealed);
+            return Ok(());
+        }
+        let (id, mail) = (self.id, at.mail.clone());
+        let sink = move |outcome: Outcome<Result<Bytes, TlsError>>| {
+            let _ = mail.send(Mail::Sealed(id, outcome));
+        };
+        match at.crypto.try_submit(
+            SealJob {
+                session: self.session.clone(),
+                plain,
+            },
+            Priority::First,
+            sink,
+        ) {
+            Ok(()) => self.sealing = true,
+            Err(Rejected::Full((job, _)) | Rejected::Closed((job, _))) => {
+                let sealed = job.session.seal(&job.plain)?;
+                self.push(sealed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a seal job's result.
+    pub(crate) fn sealed(&mut self, result: Result<Bytes, TlsError>) -> Result<(), LinkError> {
+        self.sealing = false;
+        self.push(result?);
+        if self.closing {
+            self.push_close_notify()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn push(&mut self, sealed: Bytes) {
+        self.writes.push(Write::single(sealed, ()));
+    }
+
+    /// Writes until the socket takes no more; `Ready(n)` with what was written, `Pending` when nothing could be.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, LinkError>> {
+        let mut written = 0;
+        while !self.writes.is_empty() {
+            match self.socket.poll_write_ready(cx)? {
+                Poll::Ready(()) => {}
+                Poll::Pending => break,
+            }
+            let socket = &self.socket;
+            self.writes.try_write(|slices| {
+                let taken = socket.try_write_vectored(slices)?;
+                written += taken;
+                Ok(taken)
+            })?;
+        }
+        self.counters.sent(written);
+        if written == 0 {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(written))
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        while !self.writes.is_empty() {
+            ready!(self.poll_send(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Queues `close_notify` behind what is sealed already.
+    pub(crate) fn start_close(&mut self) -> Result<(), LinkError> {
+        if self.closing {
+            return Ok(());
+        }
+        self.closing = true;
+        // Behind the records of a seal job that is still away, never before them.
+        if self.sealing {
+            Ok(())
+        } else {
+            self.push_close_notify()
+        }
+    }
+
+    fn push_close_notify(&mut self) -> Result<(), LinkError> {
+        let record = self.session.close_notify()?;
+        self.push(record);
+        Ok(())
+    }
+
+    /// Everything sealed has been handed to the socket.
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.sealing && self.writes.is_empty()
+    }
+}

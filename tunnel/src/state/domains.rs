@@ -1,0 +1,548 @@
+//! The domains of a tunnel: who holds their histories, what both sides agreed on, and what is pinned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use codec::domain::{Domain, Lease, Log};
+use codec::encoder::Uses;
+use codec::frame::{Coverage, CoverageFrame, DomainId, Frame, HistorySide};
+
+use super::jobs::JobId;
+use super::{Event, Violation};
+
+/// Domains of one tunnel.
+pub(super) const DOMAINS_MAX: usize = 16;
+
+/// A lease that another tunnel holds is asked for again this often.
+const LEASE_RETRY: Duration = Duration::from_secs(1);
+
+/// A peer that does not answer Floor in this time is not waited for any longer.
+const FLOOR_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a block keeps from being dropped.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pins {
+    pub(super) domain: Option<DomainId>,
+    pub(super) uses: Uses,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Domains {
+    attached: BTreeMap<DomainId, Attached>,
+    /// Claims of the peer for domains that are not attached here, or whose histories another tunnel holds.
+    early: BTreeMap<DomainId, Early>,
+    lease_retry: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Early {
+    own: Option<Coverage>,
+    mirror: Option<Coverage>,
+    quota_bytes: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    name: String,
+    domain: Arc<Domain>,
+    lease: Option<Lease>,
+    /// The peer has said what it holds of our history.
+    own_agreed: bool,
+    /// The peer has said what it holds of its own.
+    mirror_agreed: bool,
+    pins: [BTreeMap<u64, usize>; 2],
+    /// Encode jobs under way, whose uses are not known yet.
+    encoding: BTreeSet<JobId>,
+    own_floor: Option<Floor>,
+    mirror_floor: Option<Floor>,
+}
+
+/// A floor that is to be raised once nothing below it is used.
+#[derive(Debug, Clone, Copy)]
+struct Floor {
+    position: u64,
+    /// Jobs before this one may use what lies below.
+    jobs_from: JobId,
+    /// When Floor was sent; own history only.
+    sent: Option<Instant>,
+    /// The peer has answered.
+    answered: bool,
+}
+
+impl Domains {
+    /// Holds `domain` from now on, if no other tunnel does. Returns what to send.
+    pub(super) fn attach(
+        &mut self,
+        id: DomainId,
+        name: String,
+        domain: Arc<Domain>,
+        now: Instant,
+    ) -> Vec<Frame> {
+        if self.attached.contains_key(&id) || self.attached.len() >= DOMAINS_MAX {
+            return Vec::new();
+        }
+        // The wire has no empty name.
+        let name = if name.is_empty() {
+            "shared".to_owned()
+        } else {
+            name
+        };
+        let attached = Attached {
+            name,
+            domain,
+            lease: None,
+            own_agreed: false,
+            mirror_agreed: false,
+            pins: [BTreeMap::new(), BTreeMap::new()],
+            encoding: BTreeSet::new(),
+            own_floor: None,
+            mirror_floor: None,
+        };
+        self.attached.insert(id, attached);
+        self.try_leases(now)
+    }
+
+    /// Asks for the leases that are missing. Returns what to send.
+    pub(super) fn try_leases(&mut self, now: Instant) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let mut missing = false;
+        for (id, attached) in &mut self.attached {
+            if attached.lease.is_none() {
+                attached.lease = attached.domain.try_lease();
+                missing |= attached.lease.is_none();
+                if attached.lease.is_some() {
+                    frames.extend(attached.introduce(*id));
+                    if let Some(early) = self.early.remove(id) {
+                        frames.extend(attached.catch_up(*id, early));
+                    }
+                }
+            }
+        }
+        self.lease_retry = missing.then_some(now + LEASE_RETRY);
+        frames
+    }
+
+    pub(super) fn lease_retry(&self) -> Option<Instant> {
+        self.lease_retry
+    }
+
+    /// The peer's Coverage. Returns what to send, and what to tell the driver.
+    pub(super) fn coverage(
+        &mut self,
+        frame: CoverageFrame,
+    ) -> Result<(Vec<Frame>, Option<Event>), Violation> {
+        let CoverageFrame {
+            domain: id,
+            name,
+            side,
+            coverage,
+        } = frame;
+        if let Some(attached) = self.attached.get_mut(&id)
+            && attached.lease.is_some()
+        {
+            return Ok((
+                attached.coverage(id, side, &coverage).into_iter().collect(),
+                None,
+            ));
+        }
+        let known = self.early.contains_key(&id);
+        let early = self.early_mut(id)?;
+        match side {
+            HistorySide::Own => early.own = Some(coverage),
+            HistorySide::Mirror => early.mirror = Some(coverage),
+        }
+        let offered = !known && !self.attached.contains_key(&id);
+        Ok((
+            Vec::new(),
+            offered.then_some(Event::DomainOffered { domain: id, name }),
+        ))
+    }
+
+    /// The peer's Quota.
+    pub(super) fn quota(&mut self, id: DomainId, bytes: u64) -> Result<(), Violation> {
+        match self.attached.get(&id) {
+            Some(Attached {
+                lease: Some(lease), ..
+            }) => lease.domain().set_quota(bytes),
+            _ => self.early_mut(id)?.quota_bytes = Some(bytes),
+        }
+        Ok(())
+    }
+
+    fn early_mut(&mut self, id: DomainId) -> Result<&mut Early, Violation> {
+        if !self.early.contains_key(&id) && self.early.len() >= DOMAINS_MAX {
+            return Err(Violation::TooManyDomains);
+        }
+        Ok(self.early.entry(id).or_default())
+    }
+
+    /// The domain, if this tunnel holds its histories.
+    pub(super) fn held(&self, id: DomainId) -> Option<&Arc<Domain>> {
+        self.attached.get(&id)?.lease.as_ref().map(Lease::domain)
+    }
+
+    /// The domain for a block to be encoded, if both sides have agreed on it.
+    pub(super) fn agreed(&self, id: DomainId) -> Option<&Arc<Domain>> {
+        let attached = self.attached.get(&id)?;
+        if attached.own_agreed && attached.mirror_agreed {
+            attached.lease.as_ref().map(Lease::domain)
+        } else {
+            None
+        }
+    }
+
+    /// An encode job may use anything until it comes back.
+    pub(super) fn job_started(&mut self, id: DomainId, job: JobId) {
+        if let Some(attached) = self.attached.get_mut(&id) {
+            attached.encoding.insert(job);
+        }
+    }
+
+    /// The job came back; what it uses is pinned from now on.
+    pub(super) fn job_ended(&mut self, id: DomainId, job: JobId) {
+        if let Some(attached) = self.attached.get_mut(&id) {
+            attached.encoding.remove(&job);
+        }
+    }
+
+    /// Keeps what a block uses until `unpin`.
+    pub(super) fn pin(&mut self, pins: Pins) {
+        self.each_pin(pins, |counts, position| {
+            *counts.entry(position).or_default() += 1
+        });
+    }
+
+    /// The block is acknowledged, or will never be sent.
+    pub(super) fn unpin(&mut self, pins: Pins) {
+        self.each_pin(pins, |counts, position| {
+            if let Some(count) = counts.get_mut(&position) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&position);
+                }
+            }
+        });
+    }
+
+    fn each_pin(&mut self, pins: Pins, act: impl Fn(&mut BTreeMap<u64, usize>, u64)) {
+        let Some(attached) = pins.domain.and_then(|id| self.attached.get_mut(&id)) else {
+            return;
+        };
+        let [own, mirror] = &mut attached.pins;
+        for (counts, position) in [(own, pins.uses.own), (mirror, pins.uses.mirror)] {
+            if let Some(position) = position {
+                act(counts, position);
+            }
+        }
+    }
+
+    /// The peer will drop its history below `position`.
+    pub(super) fn floor(
+        &mut self,
+        id: DomainId,
+        position: u64,
+        next_job: JobId,
+    ) -> Result<(), Violation> {
+        let attached = self
+            .attached
+            .get_mut(&id)
+            .filter(|attached| attached.lease.is_some())
+            .ok_or(Violation::DomainNotHeld(id))?;
+        attached.mirror_floor = Some(Floor {
+            position,
+            jobs_from: next_job,
+            sent: None,
+            answered: false,
+        });
+        Ok(())
+    }
+
+    /// The peer has dropped its mirror below `position`.
+    pub(super) fn floored(&mut self, id: DomainId, position: u64) {
+        if let Some(floor) = self
+            .attached
+            .get_mut(&id)
+            .and_then(|attached| attached.own_floor.as_mut())
+            && floor.sent.is_some()
+            && floor.position == position
+        {
+            floor.answered = true;
+        }
+    }
+
+    /// Raises the floors that nothing stands against any more. Returns what to send.
+    pub(super) fn raise_floors(&mut self, next_job: JobId, now: Instant) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for (id, attached) in &mut self.attached {
+            frames.extend(attached.raise_mirror_floor(*id));
+            frames.extend(attached.raise_own_floor(*id, next_job, now));
+        }
+        frames
+    }
+
+    /// When a floor that the peer has not answered is raised all the same.
+    pub(super) fn floor_deadline(&self) -> Option<Instant> {
+        self.attached
+            .values()
+            .filter_map(|attached| attached.own_floor.filter(|floor| !floor.answered)?.sent)
+            .min()
+            .map(|sent| sent + FLOOR_PATIENCE)
+    }
+}
+
+impl Attached {
+    fn introduce(&self, id: DomainId) -> Vec<Frame> {
+        let quota = Frame::Quota {
+            domain: id,
+            bytes: self.domain.quota_offer(),
+        };
+        vec![self.claim(id, Log::Own), self.claim(id, Log::Mirror), quota]
+    }
+
+    fn claim(&self, id: DomainId, log: Log) -> Frame {
+        let side = match log {
+            Log::Own => HistorySide::Own,
+            Log::Mirror => HistorySide::Mirror,
+        };
+        Frame::Coverage(CoverageFrame {
+            domain: id,
+            name: self.name.clone(),
+            side,
+            coverage: self.domain.claim(log),
+        })
+    }
+
+    fn catch_up(&mut self, id: DomainId, early: Early) -> Vec<Frame> {
+        if let Some(bytes) = early.quota_bytes {
+            self.domain.set_quota(bytes);
+        }
+        let own = early
+            .own
+            .and_then(|coverage| self.coverage(id, HistorySide::Own, &coverage));
+        let mirror = early
+            .mirror
+            .and_then(|coverage| self.coverage(id, HistorySide::Mirror, &coverage));
+        own.into_iter().chain(mirror).collect()
+    }
+
+    /// What the peer calls its own history is our mirror, and the other way round.
+    fn coverage(&mut self, id: DomainId, side: HistorySide, coverage: &Coverage) -> Option<Frame> {
+        let log = match side {
+            HistorySide::Own => Log::Mirror,
+            HistorySide::Mirror => Log::Own,
+        };
+        let agreed = self.domain.agree(log, coverage);
+        match log {
+            Log::Own => self.own_agreed = true,
+            Log::Mirror => self.mirror_agreed = true,
+        }
+        agreed.announce.then(|| self.claim(id, Log::Own))
+    }
+
+    /// Whether nothing under way uses `log` below the floor.
+    fn is_free(&self, log: Log, floor: &Floor) -> bool {
+        let [own, mirror] = &self.pins;
+        let pins = match log {
+            Log::Own => own,
+            Log::Mirror => mirror,
+        };
+        let old_jobs = self
+            .encoding
+            .first()
+            .is_some_and(|job| *job < floor.jobs_from);
+        !old_jobs
+            && pins
+                .first_key_value()
+                .is_none_or(|(lowest, _)| *lowest >= floor.position)
+    }
+
+    fn raise_mirror_floor(&mut self, id: DomainId) -> Option<Frame> {
+        let floor = self
+            .mirror_floor
+            .filter(|floor| self.is_free(Log::Mirror, floor))?;
+        self.mirror_floor = None;
+        self.domain.drop_below(Log::Mirror, floor.position);
+        Some(Frame::Floored {
+            domain: id,
+            position: floor.position,
+        })
+    }
+
+    fn raise_own_floor(&mut self, id: DomainId, next_job: JobId, now: Instant) -> Option<Frame> {
+        if !self.own_agreed {
+            return None;
+        }
+        if self.own_floor.is_none() {
+            let position = self.domain.floor_wanted()?;
+            self.own_floor = Some(Floor {
+                position,
+                jobs_from: next_job,
+                sent: None,
+                answered: false,
+            });
+        }
+        let mut floor = self
+            .own_floor
+            .filter(|floor| self.is_free(Log::Own, floor))?;
+        match floor.sent {
+            None => {
+                floor.sent = Some(now);
+                self.own_floor = Some(floor);
+                Some(Frame::Floor {
+                    domain: id,
+                    position: floor.position,
+                })
+            }
+            Some(sent) => {
+                if floor.answered || now >= sent + FLOOR_PATIENCE {
+                    self.domain.drop_below(Log::Own, floor.position);
+                    self.own_floor = None;
+                }
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use codec::domain::DomainConfig;
+
+    fn domain(seed: u8) -> Arc<Domain> {
+        let config = DomainConfig {
+            own_capacity_bytes: 1 << 20,
+            mirror_capacity_bytes: 1 << 20,
+            index_capacity_bytes: 1 << 16,
+            epoch: [seed; 16],
+        };
+        Arc::new(Domain::in_memory(config))
+    }
+
+    /// Carries frames both ways until nothing more is said.
+    fn talk(
+        here: &mut Domains,
+        there: &mut Domains,
+        mut to_there: Vec<Frame>,
+        mut to_here: Vec<Frame>,
+    ) -> usize {
+        let mut said = 0;
+        while !to_there.is_empty() || !to_here.is_empty() {
+            for (domains, incoming, outgoing) in [
+                (&mut *there, &mut to_there, &mut to_here),
+                (&mut *here, &mut to_here, &mut to_there),
+            ] {
+                for frame in std::mem::take(incoming) {
+                    said += 1;
+                    match frame {
+                        Frame::Coverage(coverage) => {
+                            outgoing.extend(domains.coverage(coverage).unwrap().0)
+                        }
+                        Frame::Quota { domain, bytes } => domains.quota(domain, bytes).unwrap(),
+                        other => unreachable!("{other:?} has no place in an agreement"),
+                    }
+                }
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn two_sides_agree_whoever_attaches_first() {
+        let now = Instant::now();
+        let (mut here, mut there) = (Domains::default(), Domains::default());
+        let first = here.attach(DomainId::SHARED, String::new(), domain(1), now);
+        assert!(here.agreed(DomainId::SHARED).is_none());
+        let mut offered = Vec::new();
+        for frame in first {
+            match frame {
+                Frame::Coverage(coverage) => offered.extend(there.coverage(coverage).unwrap().1),
+                Frame::Quota { domain, bytes } => there.quota(domain, bytes).unwrap(),
+                other => unreachable!("{other:?} has no place in an agreement"),
+            }
+        }
+        assert_eq!(
+            offered,
+            [Event::DomainOffered {
+                domain: DomainId::SHARED,
+                name: "shared".to_owned()
+            }]
+        );
+        let answer = there.attach(DomainId::SHARED, "shared".to_owned(), domain(2), now);
+        assert!(there.agreed(DomainId::SHARED).is_some());
+        assert!(talk(&mut here, &mut there, Vec::new(), answer) < 10);
+        let held = here.agreed(DomainId::SHARED).unwrap();
+        assert!(
+            held.reserve(100).is_some(),
+            "what was agreed may be appended to"
+        );
+    }
+
+    #[test]
+    fn another_tunnels_histories_are_taken_over_when_it_ends() {
+        let now = Instant::now();
+        let shared = domain(1);
+        let lease = shared.try_lease();
+        let mut here = Domains::default();
+        assert!(
+            here.attach(DomainId::SHARED, String::new(), shared, now)
+                .is_empty()
+        );
+        assert!(here.held(DomainId::SHARED).is_none() && here.lease_retry().is_some());
+        drop(lease);
+        assert_eq!(here.try_leases(now).len(), 3);
+        assert!(here.held(DomainId::SHARED).is_some() && here.lease_retry().is_none());
+    }
+
+    #[test]
+    fn domains_that_a_peer_invents_are_bounded() {
+        let mut here = Domains::default();
+        let claim = |id| CoverageFrame {
+            domain: DomainId(id),
+            name: format!("c:{id}"),
+            side: HistorySide::Own,
+            coverage: Coverage::default(),
+        };
+        for id in 0..DOMAINS_MAX as u64 {
+            assert!(here.coverage(claim(id)).unwrap().1.is_some());
+            assert!(here.coverage(claim(id)).unwrap().1.is_none(), "said once");
+        }
+        assert_eq!(here.coverage(claim(99)), Err(Violation::TooManyDomains));
+        assert_eq!(
+            here.floor(DomainId(99), 1, JobId(0)),
+            Err(Violation::DomainNotHeld(DomainId(99)))
+        );
+    }
+
+    #[test]
+    fn a_floor_waits_for_what_uses_the_bytes_below() {
+        let now = Instant::now();
+        let mut here = Domains::default();
+        here.attach(DomainId::SHARED, String::new(), domain(1), now);
+        let pins = Pins {
+            domain: Some(DomainId::SHARED),
+            uses: Uses {
+                own: None,
+                mirror: Some(5),
+            },
+        };
+        here.pin(pins);
+        here.job_started(DomainId::SHARED, JobId(1));
+        here.floor(DomainId::SHARED, 10, JobId(2)).unwrap();
+        assert_eq!(here.raise_floors(JobId(2), now), []);
+        here.unpin(pins);
+        assert_eq!(here.raise_floors(JobId(2), now), []);
+        here.job_ended(DomainId::SHARED, JobId(1));
+        here.job_started(DomainId::SHARED, JobId(2));
+        assert_eq!(
+            here.raise_floors(JobId(2), now),
+            [Frame::Floored {
+                domain: DomainId::SHARED,
+                position: 10
+            }]
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! The tunnel as a pure state machine: no sockets, no tasks, no clock.
+//!
+//! Things happen to it through `handle_*` and the streams' calls, each with the present time; what it wants is asked for by `poll_*`: frames for
+//! a link ([`Tunnel::poll_transmit`]), codec jobs ([`Tunnel::poll_job`]), events for the streams' owners ([`Tunnel::poll_event`]) and the next
+//! deadline ([`Tunnel::poll_timeout`]). Jobs may run anywhere, in any order. After any call, poll again. The model is quinn-proto.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `tunnel` | the whole: links, time, events |
+//! | `streams` | what the driver asks of a stream |
+//! | `encode` | plain bytes become blocks |
+//! | `transmit`, `scheduler` | blocks and frames become a link's bytes; whose turn it is |
+//! | `control` | frames without a number: when they go |
+//! | `receive` | frames arrive |
+//! | `inbound`, `decode` | numbers and blocks that arrive, up to plain bytes in order |
+//! | `acknowledge`, `retention` | what became of what was sent |
+//! | `stream`, `credit`, `reassembly` | one stream |
+//! | `domains` | histories: leases, agreement, floors |
+//! | `path`, `timers`, `memory` | a line's measure; deadlines; the budget |
+
+mod acknowledge;
+mod config;
+mod control;
+mod credit;
+mod decode;
+mod domains;
+mod encode;
+mod event;
+mod inbound;
+mod jobs;
+mod memory;
+mod path;
+mod reassembly;
+mod receive;
+mod retention;
+mod scheduler;
+mod stream;
+mod streams;
+mod timers;
+mod transmit;
+mod tunnel;
+mod violation;
+
+pub use config::{Limits, LinkId, OpenError, OpenSpec, Side, TunnelConfig};
+pub use event::{Event, StreamSummary};
+pub use jobs::{CodecDone, CodecJob, CodecScratch, DecodeJob, EncodeJob, JobId, RebuildJob};
+pub use tunnel::{Tunnel, TunnelStats};
+pub use violation::Violation;

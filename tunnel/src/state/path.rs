@@ -1,0 +1,248 @@
+//! What is known of the way that a link takes: its round trip, its rate, and whether it is alive.
+
+use std::time::{Duration, Instant};
+
+/// Round trip before the first Pong: a long line's, so that windows grow rather too fast than too slowly.
+const RTT_BEFORE_FIRST_SAMPLE: Duration = Duration::from_millis(100);
+
+/// A link that carries data is pinged this often, so that the round trip follows the line.
+const PING_EVERY: Duration = Duration::from_secs(1);
+
+/// A rate is measured over at least this long: shorter spans see the socket buffer and not the line.
+const RATE_SPAN: Duration = Duration::from_millis(50);
+
+/// A link is dead after so many silent heartbeats.
+const DEAD_AFTER_HEARTBEATS: u32 = 3;
+
+/// Weight of the past in the smoothed round trip (RFC 6298) and in the rate.
+const SMOOTHING: u32 = 8;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Path {
+    heartbeat: Duration,
+    rtt_smoothed: Option<Duration>,
+    rtt_min: Option<Duration>,
+    last_heard: Instant,
+    ping_sent: Option<(u64, Instant)>,
+    ping_wanted: bool,
+    /// Since when an answer is awaited, sent or not; anything heard later answers it.
+    asked: Instant,
+    next_ping: Instant,
+    next_token: u64,
+    rate_bytes_per_s: Option<u64>,
+    span_start: Instant,
+    span_bytes: u64,
+    /// The socket had a backlog during the whole span, so the line and not the application set the rate.
+    span_busy: bool,
+}
+
+/// What a path needs at a deadline.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    Dead,
+}
+
+impl Path {
+    pub(super) fn new(heartbeat: Duration, now: Instant) -> Self {
+        Self {
+            heartbeat,
+            rtt_smoothed: None,
+            rtt_min: None,
+            last_heard: now,
+            ping_sent: None,
+            ping_wanted: true,
+            asked: now,
+            next_ping: now,
+            next_token: 1,
+            rate_bytes_per_s: None,
+            span_start: now,
+            span_bytes: 0,
+            span_busy: false,
+        }
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt_smoothed
+    }
+
+    pub(super) fn rtt_min(&self) -> Option<Duration> {
+        self.rtt_min
+    }
+
+    pub(super) fn rtt_or_guess(&self) -> Duration {
+        self.rtt_smoothed.unwrap_or(RTT_BEFORE_FIRST_SAMPLE)
+    }
+
+    /// Bytes a second that the line takes; none until it was busy for a while.
+    pub(super) fn rate_bytes_per_s(&self) -> Option<u64> {
+        self.rate_bytes_per_s
+    }
+
+    /// What the line takes in `span`.
+    pub(super) fn bytes_in(&self, span: Duration) -> Option<u64> {
+        let rate = u128::from(self.rate_bytes_per_s?);
+        Some(u64::try_from(rate * span.as_micros() / 1_000_000).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
+    /// The token of a Ping that is to be sent now, if one is.
+    pub(super) fn take_ping(&mut self, carries_data: bool, now: Instant) -> Option<u64> {
+        if !self.ping_wanted && !(carries_data && now >= self.next_ping) {
+            return None;
+        }
+        if self.ping_sent.is_some() && !self.ping_wanted {
+            return None;
+        }
+        self.ping_wanted = false;
+        self.next_ping = now + PING_EVERY;
+        let token = self.next_token;
+        self.next_token += 1;
+        self.ping_sent = Some((token, now));
+        Some(token)
+    }
+
+    pub(super) fn pong(&mut self, token: u64, now: Instant) {
+        let Some((expected, sent)) = self.ping_sent else {
+            return;
+        };
+        if token != expected {
+            return;
+        }
+        self.ping_sent = None;
+        let sample = now.saturating_duration_since(sent);
+        self.rtt_min = Some(self.rtt_min.map_or(sample, |min| min.min(sample)));
+        self.rtt_smoothed = Some(match self.rtt_smoothed {
+            None => sample,
+            Some(smoothed) => (smoothed * (SMOOTHING - 1) + sample) / SMOOTHING,
+        });
+    }
+
+    /// The socket took `bytes`; `backlog_bytes` still wait for it.
+    pub(super) fn written(&mut self, bytes: usize, backlog_bytes: usize, now: Instant) {
+        self.span_bytes += bytes as u64;
+        let span = now.saturating_duration_since(self.span_start);
+        if span >= RATE_SPAN {
+            let sample = u64::try_from(u128::from(self.span_bytes) * 1_000_000 / span.as_micros())
+                .unwrap_or(u64::MAX);
+            self.rate_bytes_per_s = match self.rate_bytes_per_s {
+                None if self.span_busy => Some(sample),
+                Some(rate) if self.span_busy || sample > rate => {
+                    let weight = u64::from(SMOOTHING);
+                    Some((rate / weight * (weight - 1)).saturating_add(sample / weight))
+                }
+                unchanged => unchanged,
+            };
+            self.span_start = now;
+            self.span_bytes = 0;
+            self.span_busy = true;
+        }
+        if backlog_bytes == 0 {
+            self.span_busy = false;
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        if self.is_asking() {
+            let patience = self.heartbeat * (DEAD_AFTER_HEARTBEATS - 1);
+            (self.last_heard + self.heartbeat * DEAD_AFTER_HEARTBEATS).max(self.asked + patience)
+        } else {
+            self.last_heard + self.heartbeat
+        }
+    }
+
+    /// A process that was stopped for a while sees all deadlines passed at once; it asks before it gives up.
+    pub(super) fn due(&mut self, now: Instant) -> Due {
+        if now < self.deadline() {
+            return Due::Nothing;
+        }
+        if self.is_asking() {
+            return Due::Dead;
+        }
+        self.ping_wanted = true;
+        self.asked = now;
+        Due::Ping
+    }
+
+    fn is_asking(&self) -> bool {
+        self.last_heard < self.asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEARTBEAT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_round_trip_is_measured_by_the_newest_ping() {
+        let start = Instant::now();
+        let mut path = Path::new(HEARTBEAT, start);
+        let token = path.take_ping(false, start).unwrap_or_default();
+        path.pong(token + 1, start + Duration::from_millis(1));
+        assert_eq!(path.rtt(), None);
+        path.pong(token, start + Duration::from_millis(40));
+        assert_eq!(path.rtt(), Some(Duration::from_millis(40)));
+        assert_eq!(path.take_ping(true, start), None, "the next one has time");
+    }
+
+    #[test]
+    fn a_silent_link_is_pinged_and_dies_after_three_heartbeats() {
+        let start = Instant::now();
+        let mut path = Path::new(HEARTBEAT, start);
+        let token = path.take_ping(false, start).unwrap_or_default();
+        path.pong(token, start);
+        assert_eq!(
+            path.due(start + HEARTBEAT - Duration::from_millis(1)),
+            Due::Nothing
+        );
+        assert_eq!(path.due(start + HEARTBEAT), Due::Ping);
+        assert!(path.take_ping(false, start + HEARTBEAT).is_some());
+        assert_eq!(
+            path.due(start + HEARTBEAT * 3 - Duration::from_millis(1)),
+            Due::Nothing
+        );
+        assert_eq!(path.due(start + HEARTBEAT * 3), Due::Dead);
+    }
+
+    #[test]
+    fn a_process_that_slept_pings_before_it_gives_up() {
+        let start = Instant::now();
+        let mut path = Path::new(HEARTBEAT, start);
+        let token = path.take_ping(false, start).unwrap_or_default();
+        path.pong(token, start);
+        let woken = start + HEARTBEAT * 100;
+        assert_eq!(path.due(woken), Due::Ping);
+        assert!(path.take_ping(false, woken).is_some());
+        assert_eq!(path.due(woken), Due::Nothing);
+        assert_eq!(path.due(woken + HEARTBEAT * 2), Due::Dead);
+    }
+
+    #[test]
+    fn the_rate_is_learnt_only_while_the_line_is_busy() {
+        let start = Instant::now();
+        let mut path = Path::new(HEARTBEAT, start);
+        let mut now = start;
+        for _ in 0..10 {
+            now += Duration::from_millis(60);
+            path.written(60_000, 0, now);
+        }
+        assert_eq!(path.rate_bytes_per_s(), None);
+        for _ in 0..100 {
+            now += Duration::from_millis(60);
+            path.written(60_000, 1, now);
+        }
+        assert_eq!(path.rate_bytes_per_s().map(|rate| rate / 10_000), Some(100));
+        assert_eq!(
+            path.bytes_in(Duration::from_millis(100))
+                .map(|bytes| bytes / 1000),
+            Some(100)
+        );
+    }
+}

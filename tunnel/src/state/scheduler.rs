@@ -1,0 +1,156 @@
+//! Which stream sends next: deficit round robin, streams that send little first.
+//!
+//! As in FQ-CoDel (RFC 8290): a stream that becomes active enters a list of fresh streams, which goes before the others until it has used
+//! up one quantum. So a stream that sends little never waits behind bulk, and one that sends much gains nothing by it.
+
+use std::collections::VecDeque;
+
+use codec::frame::StreamId;
+
+/// A stream's place in the round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    list: List,
+    /// Bytes that it may still send before it is another's turn.
+    deficit_bytes: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    None,
+    Fresh,
+    Old,
+}
+
+impl Turn {
+    pub(super) const fn new() -> Self {
+        Self {
+            list: List::None,
+            deficit_bytes: 0,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Scheduler {
+    fresh: VecDeque<StreamId>,
+    old: VecDeque<StreamId>,
+}
+
+impl Scheduler {
+    pub(super) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.old.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len() + self.old.len()
+    }
+
+    /// The stream has something to send.
+    pub(super) fn activate(&mut self, stream: StreamId, turn: &mut Turn, quantum_bytes: i64) {
+        if turn.list == List::None {
+            *turn = Turn {
+                list: List::Fresh,
+                deficit_bytes: quantum_bytes,
+            };
+            self.fresh.push_back(stream);
+        }
+    }
+
+    /// The stream whose turn it is.
+    pub(super) fn head(&self) -> Option<StreamId> {
+        self.fresh.front().or(self.old.front()).copied()
+    }
+
+    /// The head does not exist any more.
+    pub(super) fn forget_head(&mut self) {
+        if self.fresh.pop_front().is_none() {
+            self.old.pop_front();
+        }
+    }
+
+    /// The head sent `bytes`; it stays until its deficit is used up.
+    pub(super) fn sent(&mut self, turn: &mut Turn, bytes: usize, quantum_bytes: i64) {
+        turn.deficit_bytes = turn.deficit_bytes.saturating_sub_unsigned(bytes as u64);
+        if turn.deficit_bytes <= 0 {
+            // A fragment that was larger than the quantum is forgiven: nobody else wanted the line when it was cut.
+            turn.deficit_bytes = turn
+                .deficit_bytes
+                .saturating_add(quantum_bytes)
+                .clamp(1, quantum_bytes.max(1));
+            self.rotate(turn);
+        }
+    }
+
+    /// The head cannot send now though it has something: the next one's turn.
+    pub(super) fn rotate(&mut self, turn: &mut Turn) {
+        if let Some(stream) = self.fresh.pop_front().or_else(|| self.old.pop_front()) {
+            self.old.push_back(stream);
+            turn.list = List::Old;
+        }
+    }
+
+    /// The head has nothing to send. A fresh one goes once through the old list first, or it could come back before all others.
+    pub(super) fn idle(&mut self, turn: &mut Turn) {
+        if turn.list == List::Fresh {
+            self.rotate(turn);
+        } else {
+            self.old.pop_front();
+            turn.list = List::None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUANTUM: i64 = 1000;
+
+    #[test]
+    fn a_stream_that_sends_little_goes_first() {
+        let mut round = Scheduler::default();
+        let (mut bulk, mut small) = (Turn::new(), Turn::new());
+        round.activate(StreamId(1), &mut bulk, QUANTUM);
+        round.sent(&mut bulk, 1500, QUANTUM);
+        assert_eq!(round.head(), Some(StreamId(1)));
+        round.activate(StreamId(3), &mut small, QUANTUM);
+        assert_eq!(round.head(), Some(StreamId(3)));
+        round.sent(&mut small, 10, QUANTUM);
+        round.idle(&mut small);
+        assert_eq!(round.head(), Some(StreamId(1)));
+        round.rotate(&mut bulk);
+        assert_eq!(
+            round.head(),
+            Some(StreamId(3)),
+            "an idle one leaves only after a round"
+        );
+        round.idle(&mut small);
+        assert_eq!((round.head(), round.len()), (Some(StreamId(1)), 1));
+    }
+
+    #[test]
+    fn shares_follow_weights() {
+        let mut round = Scheduler::default();
+        let mut turns = [
+            (StreamId(1), Turn::new(), 1, 0),
+            (StreamId(3), Turn::new(), 3, 0),
+        ];
+        for (stream, turn, weight, _) in &mut turns {
+            round.activate(*stream, turn, QUANTUM * *weight);
+        }
+        for _ in 0..4000 {
+            let head = round.head();
+            for (stream, turn, weight, sent) in &mut turns {
+                if head == Some(*stream) {
+                    *sent += 700;
+                    round.sent(turn, 700, QUANTUM * *weight);
+                }
+            }
+        }
+        let [(.., one), (.., three)] = turns;
+        let ratio = f64::from(three) / f64::from(one);
+        assert!((2.9..3.1).contains(&ratio), "{ratio}");
+    }
+}

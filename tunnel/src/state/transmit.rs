@@ -1,0 +1,401 @@
+//! Frames for a link: control frames first, then numbered ones in the scheduler's order.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use codec::encoder::Encoded;
+use codec::frame::{FRAGMENT_MAX, Frame, FrameCodec, StreamId, data_header};
+use tokio_util::codec::Encoder;
+
+use super::retention::{Sent, SentBlock, SentWhat};
+use super::stream::{Outgoing, SendState, Slot};
+use super::{LinkId, Tunnel};
+
+/// While several streams are active, a fragment takes no more of the line's time than this.
+const FRAGMENT_TIME: Duration = Duration::from_millis(5);
+
+/// No fragment is cut smaller, or headers would cost more than 0.5 %.
+const FRAGMENT_MIN_BYTES: u64 = 4 << 10;
+
+/// Fragments while several streams are active on a line whose rate is not known yet.
+const FRAGMENT_UNMEASURED_BYTES: u64 = 16 << 10;
+
+/// A stream counts as active for so long after it last sent.
+const ACTIVE_FOR: Duration = Duration::from_secs(1);
+
+/// Bodies below this are copied beside their headers: a slice of its own costs more than the copy.
+const COPY_BELOW_BYTES: usize = 1 << 10;
+
+/// The two streams that sent last: enough to know whether a stream is alone.
+#[derive(Debug)]
+pub(super) struct Activity {
+    last: (StreamId, Instant),
+    before: Option<(StreamId, Instant)>,
+}
+
+impl Activity {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            last: (StreamId::TUNNEL, now),
+            before: None,
+        }
+    }
+
+    pub(super) fn touch(&mut self, stream: StreamId, now: Instant) {
+        if self.last.0 != stream {
+            self.before = Some(self.last).filter(|(other, _)| !other.is_tunnel());
+        }
+        self.last = (stream, now);
+    }
+
+    /// Whether another stream was active of late.
+    fn is_shared(&self, stream: StreamId, now: Instant) -> bool {
+        let is_other = |&(other, at): &(StreamId, Instant)| {
+            !other.is_tunnel() && other != stream && now.saturating_duration_since(at) < ACTIVE_FOR
+        };
+        is_other(&self.last) || self.before.as_ref().is_some_and(is_other)
+    }
+}
+
+/// Gathers frames as slices: small things in one buffer, bodies as they are.
+struct Sink<'a> {
+    out: &'a mut Vec<Bytes>,
+    small: BytesMut,
+    bytes: usize,
+}
+
+impl Sink<'_> {
+    fn frame(&mut self, frame: &Frame) -> usize {
+        let before = self.small.len();
+        let encoded = FrameCodec.encode(frame, &mut self.small);
+        debug_assert!(
+            encoded.is_ok(),
+            "{frame:?} is outside its own bounds: {encoded:?}"
+        );
+        let bytes = self.small.len() - before;
+        self.bytes += bytes;
+        bytes
+    }
+
+    fn small(&mut self, bytes: &[u8]) {
+        self.small.extend_from_slice(bytes);
+        self.bytes += bytes.len();
+    }
+
+    fn body(&mut self, body: Bytes) {
+        if body.len() < COPY_BELOW_BYTES {
+            self.small(&body);
+        } else {
+            self.flush();
+            self.bytes += body.len();
+            self.out.push(body);
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.small.is_empty() {
+            self.out.push(self.small.split().freeze());
+        }
+    }
+}
+
+impl Tunnel {
+    /// Appends frames for `link` to `out`, whole ones, as slices to be sent one behind the other: what is due of control frames, then numbered
+    /// frames until `max_bytes` are reached or nothing is left. Returns their bytes; 0 when there is nothing to send.
+    pub fn poll_transmit(
+        &mut self,
+        link: LinkId,
+        max_bytes: usize,
+        now: Instant,
+        out: &mut Vec<Bytes>,
+    ) -> usize {
+        if self.is_over {
+            return 0;
+        }
+        let mut sink = Sink {
+            out,
+            small: BytesMut::new(),
+            bytes: 0,
+        };
+        // One link carries everything; the others only say that they live.
+        let carries = self.links.first().is_some_and(|first| first.id == link);
+        let has_data = carries && (!self.scheduler.is_empty() || self.goaway_to_send.is_some());
+        let Some(state) = self.link_mut(link) else {
+            return 0;
+        };
+        for token in std::mem::take(&mut state.pongs) {
+            sink.frame(&Frame::Pong { token });
+        }
+        if let Some(token) = state.path.take_ping(has_data, now) {
+            sink.frame(&Frame::Ping { token });
+        }
+        if carries {
+            let riding = has_data || sink.bytes > 0 || self.has_urgent_control();
+            let mut control = Vec::new();
+            self.poll_control(riding, &mut control);
+            for frame in &control {
+                sink.frame(frame);
+            }
+            while sink.bytes < max_bytes && self.transmit_one(&mut sink, now) {}
+        }
+        sink.flush();
+        sink.bytes
+    }
+
+    /// What a stream may send before it is the next one's turn, for weight 1.
+    pub(super) fn quantum_bytes(&self) -> i64 {
+        i64::try_from(self.shared_fragment_bytes()).unwrap_or(i64::MAX)
+    }
+
+    fn shared_fragment_bytes(&self) -> u64 {
+        let measured = self.path().and_then(|path| path.bytes_in(FRAGMENT_TIME));
+        measured
+            .unwrap_or(FRAGMENT_UNMEASURED_BYTES)
+            .clamp(FRAGMENT_MIN_BYTES, FRAGMENT_MAX as u64)
+    }
+
+    fn fragment_bytes(&self, id: StreamId, now: Instant) -> usize {
+        let bytes = if self.activity.is_shared(id, now) {
+            self.shared_fragment_bytes()
+        } else {
+            FRAGMENT_MAX as u64
+        };
+        usize::try_from(bytes).unwrap_or(FRAGMENT_MAX)
+    }
+
+    /// One numbered frame or one fragment. False when nothing can be sent.
+    fn transmit_one(&mut self, sink: &mut Sink<'_>, now: Instant) -> bool {
+        if self.retention.has_room()
+            && let Some(reason) = self.take_goaway()
+        {
+            self.send_frame(StreamId::TUNNEL, sink, |number| Frame::GoAway {
+                number,
+                reason,
+            });
+            return true;
+        }
+        // An idle stream is met twice before it leaves, one that waits for a number once.
+        for _ in 0..2 * self.scheduler.len() {
+            let Some(id) = self.scheduler.head() else {
+                return false;
+            };
+            let Some(stream) = self.streams.get_mut(&id) else {
+                self.scheduler.forget_head();
+                continue;
+            };
+            if !stream.has_to_send() {
+                self.scheduler.idle(&mut stream.turn);
+                continue;
+            }
+            if stream.send.current.is_none() && !self.retention.has_room() {
+                self.scheduler.rotate(&mut stream.turn);
+                continue;
+            }
+            let bytes = self.transmit_for(id, sink, now);
+            let quantum = self.quantum_bytes();
+            if let Some(stream) = self.streams.get_mut(&id) {
+                let quantum = quantum.saturating_mul(i64::from(stream.weight));
+                self.scheduler.sent(&mut stream.turn, bytes, quantum);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// The stream's next frame or fragment; it has one. Returns its bytes.
+    fn transmit_for(&mut self, id: StreamId, sink: &mut Sink<'_>, now: Instant) -> usize {
+        let has_number = self.retention.has_room();
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return 0;
+        };
+        if has_number {
+            if let Some(open) = stream.open.take() {
+                let bytes = self.send_frame(id, sink, |number| {
+                    Frame::Open(codec::frame::Open { number, ..*open })
+                });
+                self.grow_at_open(id, now);
+                return bytes;
+            }
+            if let Some(bound) = stream.opened.take() {
+                return self.send_frame(id, sink, |number| {
+                    Frame::Opened(codec::frame::Opened {
+                        number,
+                        stream: id,
+                        bound,
+                    })
+                });
+            }
+            if let SendState::Resetting(reason) = stream.send.state {
+                stream.send.state = SendState::Reset;
+                return self.send_frame(id, sink, |number| Frame::Reset {
+                    number,
+                    stream: id,
+                    reason,
+                });
+            }
+            if let Some(reason) = stream.stop.take() {
+                return self.send_frame(id, sink, |number| Frame::StopSending {
+                    number,
+                    stream: id,
+                    reason,
+                });
+            }
+        }
+        if stream.send.current.is_none() {
+            let ready = stream.send.repeats.pop_front().or_else(|| {
+                match stream.send.pipeline.pop_front() {
+                    Some(Slot::Ready(block)) => Some(block),
+                    Some(encoding @ Slot::Encoding(_)) => {
+                        stream.send.pipeline.push_front(encoding);
+                        None
+                    }
+                    None => None,
+                }
+            });
+            match ready {
+                Some(block) => self.begin_block(id, block),
+                None => {
+                    let offset = stream.send.cut_offset;
+                    debug_assert!(
+                        stream.send.finishes_now(),
+                        "a stream with nothing to send has its turn"
+                    );
+                    stream.send.state = SendState::Finished;
+                    return self.send_frame(id, sink, |number| Frame::Finish {
+                        number,
+                        stream: id,
+                        offset,
+                    });
+                }
+            }
+        }
+        self.activity.touch(id, now);
+        self.send_fragment(id, sink, now)
+    }
+
+    /// Numbers a frame, keeps it and hands it out.
+    fn send_frame(
+        &mut self,
+        id: StreamId,
+        sink: &mut Sink<'_>,
+        make: impl FnOnce(u64) -> Frame,
+    ) -> usize {
+        let frame = make(self.retention.next_number());
+        let bytes = sink.frame(&frame);
+        self.retention.push(Sent {
+            stream: id,
+            what: SentWhat::Frame(frame),
+        });
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.send.unacknowledged += 1;
+            stream.count_sent(bytes);
+        }
+        bytes
+    }
+
+    /// The block's first fragment is about to go: it gets its number and its place in the history.
+    fn begin_block(&mut self, id: StreamId, mut block: Box<Encoded>) {
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
+        let pins = self.take_ready(&block, stream.domain);
+        let length = block.append_length();
+        let domain = block.header().domain;
+        // After a GoAway nothing is appended, even if it was planned before.
+        let may_append = length > 0 && !self.going_away && !self.peer_going_away;
+        let position = domain
+            .filter(|_| may_append)
+            .and_then(|domain| self.domains.held(domain)?.reserve(length));
+        let (header, body) = block.wire(position);
+        let append = match (domain, position, block.take_append()) {
+            (Some(domain), Some(position), Some(append)) => Some((domain, position, append)),
+            _ => None,
+        };
+        let sent = SentBlock {
+            header: header.clone(),
+            body: body.clone(),
+            plain_bytes: block.header().plain_length,
+            domain: pins.domain,
+            uses: pins.uses,
+            append: block.header().append,
+            is_replacement: block.header().replaces.is_some(),
+            complete: false,
+        };
+        self.memory.retained.take(header.len() + body.len());
+        let number = self.retention.push(Sent {
+            stream: id,
+            what: SentWhat::Block(sent),
+        });
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.send.unacknowledged += 1;
+            stream.send.current = Some(Box::new(Outgoing {
+                number,
+                header,
+                body,
+                sent_bytes: 0,
+                append,
+            }));
+        }
+        self.want_encode(id);
+    }
+
+    fn send_fragment(&mut self, id: StreamId, sink: &mut Sink<'_>, now: Instant) -> usize {
+        let most = self.fragment_bytes(id, now);
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return 0;
+        };
+        let Some(block) = &mut stream.send.current else {
+            return 0;
+        };
+        let before = sink.bytes;
+        let total = block.header.len() + block.body.len();
+        let start = block.sent_bytes;
+        let end = total.min(start + most);
+        let last = end == total;
+        sink.small(&data_header(block.number, start as u64, last, end - start));
+        let header_bytes = block.header.len();
+        if start < header_bytes {
+            sink.small(&block.header.slice(start..end.min(header_bytes)));
+        }
+        if end > header_bytes {
+            sink.body(
+                block
+                    .body
+                    .slice(start.max(header_bytes) - header_bytes..end - header_bytes),
+            );
+        }
+        block.sent_bytes = end;
+        let number = block.number;
+        let bytes = sink.bytes - before;
+        stream.count_sent(bytes);
+        if last {
+            let append = stream.send.current.take().and_then(|block| block.append);
+            if let Some(Sent {
+                what: SentWhat::Block(block),
+                ..
+            }) = self.retention.get_mut(number)
+            {
+                block.complete = true;
+            }
+            if let Some((domain, position, append)) = append {
+                if let Some(domain) = self.domains.held(domain) {
+                    domain.commit(position, &append);
+                }
+                self.raise_floors(now);
+            }
+        }
+        bytes
+    }
+}
+
+impl super::stream::Stream {
+    fn count_sent(&mut self, bytes: usize) {
+        self.wan_sent_bytes += bytes as u64;
+        self.counted.series.service.wan.to_wan.add(bytes as u64);
+    }
+
+    pub(super) fn count_received(&mut self, bytes: usize) {
+        self.wan_received_bytes += bytes as u64;
+        self.counted.series.service.wan.from_wan.add(bytes as u64);
+    }
+}
