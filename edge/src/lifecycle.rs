@@ -3,6 +3,8 @@
 //! A program parses everything, binds, announces its sockets, runs, drains, and is gone. SIGTERM and SIGINT drain, a second one ends
 //! at once, SIGHUP reloads.
 
+mod environment;
+
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use environment::{Resources, environment};
 
 use crate::cli::Failure;
 

@@ -1,5 +1,7 @@
 //! Logs: text or JSON on standard error, one line an event.
 
+mod stream;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io::IsTerminal;
@@ -13,6 +15,8 @@ use tracing_subscriber::fmt::time::UtcTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
+
+pub use stream::StreamLine;
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
 

@@ -2,12 +2,18 @@
 //!
 //! Nothing here is counted twice: a scrape reads the same atomics that the status page reads.
 
+mod refusals;
+mod sources;
+
 use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+
+pub use refusals::Refusals;
+pub use sources::{OwnService, Sources};
 
 use crate::os::ProcessStats;
 
@@ -28,6 +34,7 @@ enum MetricKind {
     Counter,
     Gauge,
     Histogram,
+    Untyped,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +104,17 @@ impl Family {
             name,
             help,
             kind: MetricKind::Histogram,
+            samples: Vec::new(),
+        }
+    }
+
+    /// A counter whose name without `_total` is a gauge's. OpenMetrics has one type a base name, so this one's stays untold; `name` is
+    /// what is scraped.
+    pub const fn untyped(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind: MetricKind::Untyped,
             samples: Vec::new(),
         }
     }
@@ -181,6 +199,7 @@ impl Collector for Families {
                 MetricKind::Counter => MetricType::Counter,
                 MetricKind::Gauge => MetricType::Gauge,
                 MetricKind::Histogram => MetricType::Histogram,
+                MetricKind::Untyped => MetricType::Unknown,
             };
             let mut metric =
                 encoder.encode_descriptor(family.name, family.help, None, metric_type)?;
@@ -207,8 +226,12 @@ impl Value {
             (MetricKind::Counter, Self::Real(value)) => {
                 metric.encode_counter::<NoLabelSet, _, f64>(value, None)
             }
-            (MetricKind::Gauge, Self::Whole(value)) => metric.encode_gauge(value),
-            (MetricKind::Gauge, Self::Real(value)) => metric.encode_gauge(value),
+            (MetricKind::Gauge | MetricKind::Untyped, Self::Whole(value)) => {
+                metric.encode_gauge(value)
+            }
+            (MetricKind::Gauge | MetricKind::Untyped, Self::Real(value)) => {
+                metric.encode_gauge(value)
+            }
             (MetricKind::Histogram, Self::Distribution { buckets, sum }) => {
                 let count = buckets.iter().map(|(_, count)| count).sum();
                 metric.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
@@ -240,6 +263,7 @@ mod tests {
                     sum: 3.5,
                 },
             ),
+            Family::untyped("wanproxy_pool_jobs_total", "Jobs").with(&[("pool", "codec")], 4u64),
             Family::counter("wanproxy_empty", "Nothing yet"),
         ];
         let expected = "\
@@ -259,6 +283,9 @@ wanproxy_pool_wait_seconds_sum{pool=\"codec\"} 3.5
 wanproxy_pool_wait_seconds_count{pool=\"codec\"} 3
 wanproxy_pool_wait_seconds_bucket{le=\"0.5\",pool=\"codec\"} 2
 wanproxy_pool_wait_seconds_bucket{le=\"+Inf\",pool=\"codec\"} 3
+# HELP wanproxy_pool_jobs_total Jobs
+# TYPE wanproxy_pool_jobs_total unknown
+wanproxy_pool_jobs_total{pool=\"codec\"} 4
 # HELP wanproxy_empty Nothing yet
 # TYPE wanproxy_empty counter
 # EOF

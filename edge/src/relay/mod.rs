@@ -7,6 +7,7 @@
 
 mod lan;
 mod stream;
+mod tunnel;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
