@@ -18,10 +18,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use codec::block::BlockHeader;
 use codec::domain::Log;
-use core_pair::{End, Flight, agree, mix, noise};
+use core_pair::{End, Flight, agree, drop_as_agreed, mix, noise};
 
 /// Bytes taken of each corpus.
 const CORPUS_BYTES: usize = 96 << 20;
+/// Of each side; a transfer and its changed version fit.
+const HISTORY_BYTES: u64 = 3 * CORPUS_BYTES as u64;
 const BLOCK_BYTES: usize = 128 << 10;
 const BATCH_BLOCKS: usize = 32;
 
@@ -46,17 +48,22 @@ fn main() {
         "", "MB", "ratio", "encode", "decode"
     );
     let changed = edit(&sources);
-    run(
-        "sources",
-        &sources,
-        &[
-            ("cold", &sources),
-            ("warm", &sources),
-            ("changed", &changed),
-        ],
-    );
     let random = noise(CORPUS_BYTES, 3);
-    run("random", &random, &[("cold", &random), ("warm", &random)]);
+    let filler = noise(HISTORY_BYTES as usize, 4);
+    for (state, filler) in [("fresh", &[][..]), ("full", &filler)] {
+        println!("{state} history of {} MB", HISTORY_BYTES / 1_000_000);
+        run(&[
+            ("filler", filler),
+            ("sources cold", &sources),
+            ("sources warm", &sources),
+            ("sources changed", &changed),
+        ]);
+        run(&[
+            ("filler", filler),
+            ("random cold", &random),
+            ("random warm", &random),
+        ]);
+    }
     for threads in [1, 2] {
         side_by_side("sources cold", &sources, threads);
         side_by_side("random cold", &random, threads);
@@ -67,9 +74,8 @@ fn main() {
 }
 
 /// One transfer after another through one pair; encode and decode are timed apart.
-fn run(name: &str, corpus: &[u8], rounds: &[(&str, &[u8])]) {
-    let capacity = (corpus.len() as u64 * 4).max(1 << 28);
-    let (mut a, mut b) = (End::new(capacity, 1), End::new(capacity, 2));
+fn run(rounds: &[(&str, &[u8])]) {
+    let (mut a, mut b) = (End::new(HISTORY_BYTES, 1), End::new(HISTORY_BYTES, 2));
     agree(&a, &b);
     for (stream, (round, plain)) in rounds.iter().enumerate() {
         let (mut encode, mut decode, mut wire) = (0.0, 0.0, 0);
@@ -100,15 +106,19 @@ fn run(name: &str, corpus: &[u8], rounds: &[(&str, &[u8])]) {
                 .collect();
             decode += thread_seconds() - started;
             assert_eq!(decoded, blocks);
+            drop_as_agreed(&a, &b);
             wire += flights
                 .iter()
                 .map(|flight| flight.header.len() + flight.body.len())
                 .sum::<usize>();
         }
+        if *round == "filler" {
+            continue;
+        }
         let megabytes = plain.len() as f64 / 1e6;
         println!(
             "{:<34}{megabytes:>9.1}{:>12.4}{:>11.0}{:>11.0}",
-            format!("{name} {round}"),
+            round,
             plain.len() as f64 / wire as f64,
             megabytes / encode,
             megabytes / decode

@@ -31,6 +31,9 @@ const SAME_TAG_GAP_BYTES: u64 = 4096;
 /// A shard grows when this part of its slots is used: 5/8. More loses hints to full buckets, less wastes memory.
 const GROW_EIGHTHS: usize = 5;
 
+/// Buckets that are read ahead of being written, so that their cache misses overlap: about what a core keeps in flight.
+const TOUCH_BATCH: usize = 16;
+
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 const LOG_BIT: u64 = 1 << POSITION_BITS;
 const TAG_SHIFT: u32 = POSITION_BITS + 1;
@@ -125,22 +128,37 @@ impl Index {
     /// Adds `(key, position just behind the window)` pairs of one log, oldest first.
     pub fn insert(&self, log: Log, anchors: impl IntoIterator<Item = (u64, u64)>) {
         let table = self.table();
-        let mut full = 0u64;
-        for (key, position) in anchors {
-            let Some((shard, bucket)) = bucket_of(&table, key) else {
-                continue;
-            };
-            let log_bit = if log == Log::Own { 0 } else { LOG_BIT };
-            let entry = tag(key) << TAG_SHIFT | log_bit | position & POSITION_MASK;
-            if bucket.insert(entry) {
-                let used = shard.used.fetch_add(1, Ordering::Relaxed) + 1;
-                if used > shard.buckets.len() * GROW_EIGHTHS && shard.bits < self.last_bits {
-                    full |= 1 << shard_of(key);
+        let log_bit = if log == Log::Own { 0 } else { LOG_BIT };
+        // Counted here and added at the end: a shared counter in the loop would serialise what the batches overlap.
+        let mut taken = [0usize; SHARDS];
+        let mut anchors = anchors.into_iter().peekable();
+        while anchors.peek().is_some() {
+            let mut batch = [(0, 0); TOUCH_BATCH];
+            let mut filled = 0;
+            let mut touched = 0;
+            for (slot, anchor) in batch.iter_mut().zip(&mut anchors) {
+                *slot = anchor;
+                filled += 1;
+                touched ^= bucket_of(&table, anchor.0).map_or(0, |(_, bucket)| bucket.touch());
+            }
+            std::hint::black_box(touched);
+            for &(key, position) in batch.iter().take(filled) {
+                let Some((_, bucket)) = bucket_of(&table, key) else {
+                    continue;
+                };
+                let entry = tag(key) << TAG_SHIFT | log_bit | position & POSITION_MASK;
+                if let Some(taken) = taken.get_mut(shard_of(key)) {
+                    *taken += usize::from(bucket.insert(entry));
                 }
             }
         }
-        if full != 0 {
-            self.grow(full);
+        let mut full = false;
+        for (shard, taken) in table.iter().zip(taken) {
+            shard.used.fetch_add(taken, Ordering::Relaxed);
+            full |= shard.is_full(self.last_bits);
+        }
+        if full {
+            self.grow();
         }
     }
 
@@ -157,20 +175,17 @@ impl Index {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Doubles the shards in `full` (a bit each). Whoever finds another at it leaves it to him; hints that are inserted into an old
-    /// shard meanwhile are lost.
-    fn grow(&self, full: u64) {
+    /// Doubles the full shards. Whoever finds another at it leaves it to him; hints that are inserted into an old shard meanwhile are lost.
+    fn grow(&self) {
         let Ok(_growing) = self.growing.try_lock() else {
             return;
         };
         let mut table = Table::clone(&self.table());
-        for (number, shard) in table.iter_mut().enumerate() {
-            if full >> number & 1 == 1
-                && shard.used.load(Ordering::Relaxed) > shard.buckets.len() * GROW_EIGHTHS
-                && shard.bits < self.last_bits
-            {
-                *shard = Arc::new(shard.doubled());
-            }
+        for shard in table
+            .iter_mut()
+            .filter(|shard| shard.is_full(self.last_bits))
+        {
+            *shard = Arc::new(shard.doubled());
         }
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
@@ -183,6 +198,11 @@ impl Shard {
             used: AtomicUsize::new(0),
             buckets: (0..1usize << bits).map(|_| Bucket::default()).collect(),
         }
+    }
+
+    fn is_full(&self, last_bits: u32) -> bool {
+        self.bits < last_bits
+            && self.used.load(Ordering::Relaxed) > self.buckets.len() * GROW_EIGHTHS
     }
 
     /// The same entries in twice the buckets: the next bit of the key, which the tag has, picks the half.
@@ -219,33 +239,60 @@ impl Shard {
 }
 
 impl Bucket {
-    /// Puts `entry` first; true if that took a free slot.
+    /// Reads it, so that its cache line is on the way.
+    fn touch(&self) -> u64 {
+        self.0
+            .first()
+            .map_or(0, |slot| slot.load(Ordering::Relaxed))
+    }
+
+    /// Puts `entry` first and moves the others on; true if that took a free slot. Free slots are the last ones.
     fn insert(&self, entry: u64) -> bool {
         let entries: [u64; SLOTS] = array::from_fn(|slot| {
             self.0
                 .get(slot)
                 .map_or(0, |slot| slot.load(Ordering::Relaxed))
         });
-        let [first, ..] = entries;
+        let same_tag = |other: u64| other >> TAG_SHIFT == entry >> TAG_SHIFT;
+        // Hardly a key is known already, so this is a branch that is foretold well; the rest has none.
+        if entries
+            .iter()
+            .fold(false, |found, &other| found | same_tag(other))
+        {
+            return self.insert_again(entry, &entries);
+        }
+        let [.., last] = entries;
+        self.store(0, entry);
+        for (slot, other) in (1..SLOTS).zip(entries) {
+            self.store(slot, other);
+        }
+        last == 0
+    }
+
+    /// Puts an `entry` first whose tag the bucket seems to have.
+    #[cold]
+    fn insert_again(&self, entry: u64, entries: &[u64; SLOTS]) -> bool {
+        let same_tag = |other: u64| other != 0 && other >> TAG_SHIFT == entry >> TAG_SHIFT;
         let near = |other: u64| {
-            other != 0
-                && other >> POSITION_BITS == entry >> POSITION_BITS
+            other >> POSITION_BITS == entry >> POSITION_BITS
                 && (other & POSITION_MASK).abs_diff(entry & POSITION_MASK) < SAME_TAG_GAP_BYTES
         };
-        if near(first) {
+        if entries
+            .first()
+            .is_some_and(|&first| first != 0 && near(first))
+        {
             self.store(0, entry);
             return false;
         }
-        let same_tag = |other: u64| other != 0 && other >> TAG_SHIFT == entry >> TAG_SHIFT;
-        let repeated = entries.iter().filter(|other| same_tag(**other)).count() >= SAME_TAG_MAX;
+        let repeated = entries.iter().filter(|&&other| same_tag(other)).count() >= SAME_TAG_MAX;
         let goes = if repeated {
-            entries.iter().rposition(|other| same_tag(*other))
+            entries.iter().rposition(|&other| same_tag(other))
         } else {
-            entries.iter().position(|other| *other == 0)
+            entries.iter().position(|&other| other == 0)
         };
         let goes = goes.unwrap_or(SLOTS - 1);
         let mut carried = entry;
-        for (slot, old) in entries.into_iter().enumerate().take(goes + 1) {
+        for (slot, &old) in entries.iter().enumerate().take(goes + 1) {
             self.store(slot, carried);
             carried = old;
         }

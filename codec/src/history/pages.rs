@@ -16,8 +16,8 @@ const PAGE: usize = 1 << 16;
 const COPY_BEFORE_BYTES: u64 = 512;
 const COPY_BEHIND_BYTES: u64 = 8192;
 
-/// Evicted pages that are kept for reuse: 1 MiB, which saves faulting fresh memory in for every page of a full log.
-const SPARE_MAX: usize = 16;
+/// Evicted pages that are kept for reuse: 16 MiB, about what one Floor frees, so that a full log faults no fresh memory in.
+const SPARE_MAX: usize = 256;
 
 /// Contiguous bytes of a log.
 #[derive(Debug, Clone)]
