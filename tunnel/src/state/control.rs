@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use codec::frame::{Frame, Reason, StreamId};
 
 use super::credit::{Urgency, WINDOW_AT_OPEN_BYTES};
+use super::memory::Growth;
 use super::stream::{RecvState, Stream};
 use super::timers::Timer;
 use super::{Event, Tunnel, TunnelConfig, Violation};
@@ -148,7 +149,8 @@ impl Tunnel {
         let target = target.max(stream.recv.window.reached_bytes());
         // Under pressure a small growth is better than none.
         for target in [target, WINDOW_AT_OPEN_BYTES] {
-            if stream.try_grow(stream.recv.window.missing_to(target)) {
+            let missing = stream.recv.window.missing_to(target);
+            if self.memory.may_grow(missing, Growth::Offered) && stream.try_grow(missing) {
                 break;
             }
         }

@@ -422,30 +422,27 @@ mod tests {
         Arc::new(Domain::in_memory(config))
     }
 
-    /// Carries frames both ways until nothing more is said.
-    fn talk(
-        here: &mut Domains,
-        there: &mut Domains,
-        mut to_there: Vec<Frame>,
-        mut to_here: Vec<Frame>,
-    ) -> usize {
-        let mut said = 0;
-        while !to_there.is_empty() || !to_here.is_empty() {
-            for (domains, incoming, outgoing) in [
-                (&mut *there, &mut to_there, &mut to_here),
-                (&mut *here, &mut to_here, &mut to_there),
-            ] {
-                for frame in std::mem::take(incoming) {
-                    said += 1;
-                    match frame {
-                        Frame::Coverage(coverage) => {
-                            outgoing.extend(domains.coverage(coverage).unwrap().0)
-                        }
-                        Frame::Quota { domain, bytes } => domains.quota(domain, bytes).unwrap(),
-                        other => unreachable!("{other:?} has no place in an agreement"),
-                    }
-                }
+    /// Gives `frames` to one side; returns its answers.
+    fn tell(domains: &mut Domains, frames: Vec<Frame>) -> Vec<Frame> {
+        let mut answers = Vec::new();
+        for frame in frames {
+            match frame {
+                Frame::Coverage(coverage) => answers.extend(domains.coverage(coverage).unwrap().0),
+                Frame::Quota { domain, bytes } => domains.quota(domain, bytes).unwrap(),
+                other => unreachable!("{other:?} has no place in an agreement"),
             }
+        }
+        answers
+    }
+
+    /// Carries frames both ways until nothing more is said; returns how many there were.
+    fn talk(here: &mut Domains, there: &mut Domains, mut to_here: Vec<Frame>) -> usize {
+        let mut said = 0;
+        while !to_here.is_empty() {
+            said += to_here.len();
+            let to_there = tell(here, to_here);
+            said += to_there.len();
+            to_here = tell(there, to_there);
         }
         said
     }
@@ -473,7 +470,7 @@ mod tests {
         );
         let answer = there.attach(DomainId::SHARED, "shared".to_owned(), domain(2), now);
         assert!(there.agreed(DomainId::SHARED).is_some());
-        assert!(talk(&mut here, &mut there, Vec::new(), answer) < 10);
+        assert!(talk(&mut here, &mut there, answer) < 10);
         let held = here.agreed(DomainId::SHARED).unwrap();
         assert!(
             held.reserve(100).is_some(),

@@ -270,7 +270,7 @@ impl Tunnel {
         let wanted = usize::try_from(bound).unwrap_or(usize::MAX);
         // With nothing under way nothing would come back: one block always goes.
         let is_idle = self.memory.retained.used_bytes() == 0 && self.jobs.encoding_blocks == 0;
-        is_idle || self.memory.retained.free_bytes(wanted) >= wanted
+        is_idle || self.memory.retained.has_free(wanted)
     }
 
     /// Whether more blocks should be made ahead of the link.
@@ -289,7 +289,7 @@ impl Tunnel {
 
     /// Cuts the stream's next block, or sees to it that it is looked at again.
     fn cut(&mut self, id: StreamId, now: Instant) -> Option<EncodeJob> {
-        let room = self.memory.queued.free_bytes(1) > 0;
+        let room = self.memory.queued.has_free(1);
         let stream = self.streams.get_mut(&id)?;
         let send = &mut stream.send;
         if let Some(until) = send.cut_waits(room, now) {

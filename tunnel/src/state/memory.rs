@@ -8,28 +8,64 @@ const STEP_BYTES: usize = 256 << 10;
 /// One identity's tunnels hold at most this part of the budget: half, so that one busy branch leaves the others room.
 const IDENTITY_DIVISOR: usize = 2;
 
+/// Growth that a new stream is offered leaves half of the identity's part free: it may never be used.
+const OFFERED_KEEPS_FREE_DIVISOR: usize = 2;
+
+/// Growth that a stream has shown it uses leaves an eighth free, for further streams' reserves.
+const EARNED_KEEPS_FREE_DIVISOR: usize = 8;
+
+/// Why a window grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// The stream is new, or has woken up.
+    Offered,
+    /// The stream used its window up within a round trip or two.
+    Earned,
+}
+
 /// What the tunnel holds for sending. What a stream's window may hold is charged by the stream.
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) identity: IdentityShare,
+    identity_limit_bytes: usize,
     /// Plain bytes queued or being encoded.
-    pub(super) queued: Pool,
+    pub(super) queued: Purse,
     /// Encoded bytes not yet acknowledged.
-    pub(super) retained: Pool,
+    pub(super) retained: Purse,
     /// Blocks that wait for ranges to be filled.
-    pub(super) parked: Pool,
+    pub(super) parked: Purse,
 }
 
 impl Memory {
     pub(super) fn new(budget: &Budget) -> Self {
-        let identity = budget.identity_share(budget.total_bytes() / IDENTITY_DIVISOR);
-        let pool = |usage| Pool::new(&identity, usage);
+        let identity_limit_bytes = budget.total_bytes() / IDENTITY_DIVISOR;
+        let identity = budget.identity_share(identity_limit_bytes);
+        let purse = |usage| Purse::new(&identity, usage);
         Self {
-            queued: pool(Use::Send),
-            retained: pool(Use::Retained),
-            parked: pool(Use::Parked),
+            queued: purse(Use::Send),
+            retained: purse(Use::Retained),
+            parked: purse(Use::Parked),
+            identity_limit_bytes,
             identity,
         }
+    }
+
+    /// The tunnel is over: everything is given back.
+    pub(super) fn clear(&mut self) {
+        for purse in [&mut self.queued, &mut self.retained, &mut self.parked] {
+            purse.charge = None;
+            purse.used_bytes = 0;
+        }
+    }
+
+    /// Whether a window may grow by `bytes`: never so far that no stream could be admitted any more.
+    pub(super) fn may_grow(&self, bytes: u64, growth: Growth) -> bool {
+        let keeps_free = match growth {
+            Growth::Offered => self.identity_limit_bytes / OFFERED_KEEPS_FREE_DIVISOR,
+            Growth::Earned => self.identity_limit_bytes / EARNED_KEEPS_FREE_DIVISOR,
+        };
+        let used = (self.identity.used_bytes() + keeps_free) as u64;
+        used.saturating_add(bytes) <= self.identity_limit_bytes as u64
     }
 }
 
@@ -38,14 +74,14 @@ impl Memory {
 /// What was read already is taken even if the budget has just been used up by others; it is then a debt, and nothing is free until it is
 /// paid.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Purse {
     identity: IdentityShare,
     usage: Use,
     charge: Option<Charge>,
     used_bytes: usize,
 }
 
-impl Pool {
+impl Purse {
     fn new(identity: &IdentityShare, usage: Use) -> Self {
         Self {
             identity: identity.clone(),
@@ -83,6 +119,17 @@ impl Pool {
         free
     }
 
+    /// Whether `bytes` more could be taken; charges nothing.
+    pub(super) fn has_free(&mut self, bytes: usize) -> bool {
+        let before = self.charged_bytes();
+        let free = self.free_bytes(bytes) >= bytes;
+        let grown = self.charged_bytes() - before;
+        if let Some(charge) = &mut self.charge {
+            charge.release(grown);
+        }
+        free
+    }
+
     /// Takes `bytes`, charged for or not.
     pub(super) fn take(&mut self, bytes: usize) {
         let _ = self.free_bytes(bytes);
@@ -107,6 +154,13 @@ impl Pool {
             && let Some(charge) = &mut self.charge
         {
             charge.release(idle);
+        }
+    }
+
+    /// Gives back what is charged and not in use.
+    pub(super) fn trim(&mut self) {
+        if self.used_bytes == 0 {
+            self.charge = None;
         }
     }
 

@@ -44,5 +44,7 @@ mod violation;
 pub use config::{Limits, LinkId, OpenError, OpenSpec, Side, TunnelConfig};
 pub use event::{Event, StreamSummary};
 pub use jobs::{CodecDone, CodecJob, CodecScratch, DecodeJob, EncodeJob, JobId, RebuildJob};
+#[doc(hidden)]
+pub use stream::STREAM_SIZE_BYTES;
 pub use tunnel::{Tunnel, TunnelStats};
 pub use violation::Violation;

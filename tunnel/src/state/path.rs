@@ -93,7 +93,8 @@ impl Path {
 
     /// The token of a Ping that is to be sent now, if one is.
     pub(super) fn take_ping(&mut self, carries_data: bool, now: Instant) -> Option<u64> {
-        if !self.ping_wanted && !(carries_data && now >= self.next_ping) {
+        let is_due = carries_data && now >= self.next_ping;
+        if !self.ping_wanted && !is_due {
             return None;
         }
         if self.ping_sent.is_some() && !self.ping_wanted {

@@ -159,6 +159,10 @@ pub(super) struct NewStream {
     pub(super) share: Option<StreamShare>,
 }
 
+/// Memory of a stream that is idle, without its counters' shared parts.
+#[doc(hidden)]
+pub const STREAM_SIZE_BYTES: usize = size_of::<Stream>();
+
 impl Stream {
     pub(super) fn new(new: NewStream, now: Instant) -> Self {
         Self {

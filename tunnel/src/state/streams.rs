@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use codec::frame::{Open, Reason, StreamId};
 
+use super::memory::Growth;
 use super::stream::{NewStream, RecvState, SendState, Slot, Stream};
 use super::{Event, OpenError, OpenSpec, StreamSummary, Tunnel};
 use crate::budget::STREAM_RESERVE_BYTES;
@@ -238,7 +239,7 @@ impl Tunnel {
             self.finish_if_consumed(id, now);
             return;
         }
-        if more > 0 && stream.recv.finish.is_none() {
+        if more > 0 && stream.recv.finish.is_none() && self.memory.may_grow(more, Growth::Earned) {
             stream.try_grow(more);
         }
         self.list_credit(id, now);
@@ -362,6 +363,8 @@ impl Tunnel {
         if !stream.opened_here {
             self.peer_stream_closed(now);
         }
+        self.memory.queued.trim();
+        self.memory.retained.trim();
         self.events.push_back(Event::Closed {
             stream: id,
             summary,
@@ -384,7 +387,7 @@ impl Tunnel {
     /// Memory was given back: tells those that wait for it, in order, while there is some.
     pub(super) fn wake_starved(&mut self) {
         for _ in 0..self.starved.len() {
-            if self.memory.queued.free_bytes(STREAM_RESERVE_BYTES) < STREAM_RESERVE_BYTES {
+            if !self.memory.queued.has_free(STREAM_RESERVE_BYTES) {
                 break;
             }
             let Some(id) = self.starved.pop_front() else {

@@ -344,6 +344,7 @@ impl Tunnel {
         self.retention = Retention::new();
         self.scheduler = Scheduler::default();
         self.jobs.clear();
+        self.memory.clear();
     }
 }
 
