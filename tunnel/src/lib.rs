@@ -5,6 +5,8 @@ pub mod budget;
 pub mod client;
 mod driver;
 pub mod environment;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handle;
 pub mod histories;
 pub mod link;

@@ -5,4 +5,4 @@
 mod decoding;
 mod wire;
 
-pub use wire::{blocks, frames};
+pub use wire::{blocks, checksum, frames};
