@@ -23,7 +23,7 @@ use core_pair::{End, Flight, agree, drop_as_agreed, mix, noise};
 /// Bytes taken of each corpus.
 const CORPUS_BYTES: usize = 96 << 20;
 /// Of each side; a transfer and its changed version fit.
-const HISTORY_BYTES: u64 = 3 * CORPUS_BYTES as u64;
+const HISTORY_BYTES: usize = 3 * CORPUS_BYTES;
 const BLOCK_BYTES: usize = 128 << 10;
 const BATCH_BLOCKS: usize = 32;
 
@@ -49,7 +49,7 @@ fn main() {
     );
     let changed = edit(&sources);
     let random = noise(CORPUS_BYTES, 3);
-    let filler = noise(HISTORY_BYTES as usize, 4);
+    let filler = noise(HISTORY_BYTES, 4);
     for (state, filler) in [("fresh", &[][..]), ("full", &filler)] {
         println!("{state} history of {} MB", HISTORY_BYTES / 1_000_000);
         run(&[
@@ -75,7 +75,10 @@ fn main() {
 
 /// One transfer after another through one pair; encode and decode are timed apart.
 fn run(rounds: &[(&str, &[u8])]) {
-    let (mut a, mut b) = (End::new(HISTORY_BYTES, 1), End::new(HISTORY_BYTES, 2));
+    let (mut a, mut b) = (
+        End::new(HISTORY_BYTES as u64, 1),
+        End::new(HISTORY_BYTES as u64, 2),
+    );
     agree(&a, &b);
     for (stream, (round, plain)) in rounds.iter().enumerate() {
         let (mut encode, mut decode, mut wire) = (0.0, 0.0, 0);

@@ -324,7 +324,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
     #[test]
     fn decoded_is_sent(events in proptest::collection::vec(event(), 1..150), capacity in prop_oneof![Just(0u64), Just(200_000), Just(1 << 20), Just(8 << 20)]) {
