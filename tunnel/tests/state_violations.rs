@@ -128,6 +128,10 @@ impl Edge {
     }
 }
 
+fn numbers(range: std::ops::Range<u64>) -> RangeSet {
+    std::iter::once(range).collect()
+}
+
 fn open(number: u64, stream: u64) -> Frame {
     let target = Target::Name {
         host: "a".to_owned(),
@@ -506,7 +510,7 @@ fn replacements_that_nobody_asked_for_or_that_fail_too() {
 fn acknowledging_what_was_not_sent() {
     let ack = |first, end| {
         Frame::Ack(Ack {
-            numbers: [first..end].into_iter().collect(),
+            numbers: numbers(first..end),
             not_stored: Vec::new(),
         })
     };
@@ -655,7 +659,7 @@ fn domains_that_this_tunnel_does_not_hold() {
     }];
     assert_eq!(
         edge.offends(Frame::Ack(Ack {
-            numbers: [1..2].into_iter().collect(),
+            numbers: numbers(1..2),
             not_stored
         })),
         not_held

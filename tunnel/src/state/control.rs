@@ -35,12 +35,17 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Queues a frame. One that says the same thing newer takes the older one's place, so that a peer which does not read cannot
+    /// make the queue grow.
     pub(super) fn push(&mut self, frame: Frame) {
+        self.frames.retain(|queued| !is_outdated(queued, &frame));
         self.frames.push_back(frame);
     }
 
     pub(super) fn extend(&mut self, frames: Vec<Frame>) {
-        self.frames.extend(frames);
+        for frame in frames {
+            self.push(frame);
+        }
     }
 
     pub(super) fn credit_deadline(&self) -> Option<Instant> {
@@ -63,6 +68,18 @@ impl Outbox {
                 self.credit_due.get_or_insert(now + CREDIT_DELAY);
             }
         }
+    }
+}
+
+/// Whether `newer` makes `queued` pointless.
+fn is_outdated(queued: &Frame, newer: &Frame) -> bool {
+    match (queued, newer) {
+        (Frame::Coverage(a), Frame::Coverage(b)) => (a.domain, a.side) == (b.domain, b.side),
+        (Frame::Quota { domain: a, .. }, Frame::Quota { domain: b, .. })
+        | (Frame::Floor { domain: a, .. }, Frame::Floor { domain: b, .. })
+        | (Frame::Floored { domain: a, .. }, Frame::Floored { domain: b, .. }) => a == b,
+        (Frame::Renew { .. }, Frame::Renew { .. }) | (Frame::Renewed(_), Frame::Renewed(_)) => true,
+        _ => false,
     }
 }
 

@@ -266,10 +266,10 @@ impl Tunnel {
         }
     }
 
-    /// A decode job panicked. What it was about is refused, and the stream ends here.
-    pub(super) fn decode_lost(&mut self, number: u64, now: Instant) -> Result<(), Violation> {
+    /// A decode job panicked: its stream ends here, and its append range is not stored.
+    pub(super) fn decode_lost(&mut self, number: u64, now: Instant) {
         let Some(block) = self.inbound.blocks.get(&number) else {
-            return Ok(());
+            return;
         };
         let (stream, reason) = (block.header.stream, codec::frame::Reason::Internal);
         if let Some(of) = self.streams.get(&stream)
@@ -279,7 +279,7 @@ impl Tunnel {
                 .push_back(super::Event::Reset { stream, reason });
             self.stop_sending(stream, reason, now);
         }
-        self.refuse_block(number, RefuseReason::Unreadable, &[], now)
+        self.accept_block(number, Bytes::new(), false, now);
     }
 
     fn accept_block(&mut self, number: u64, plain: Bytes, stored: bool, now: Instant) {
@@ -322,13 +322,18 @@ impl Tunnel {
         body: Vec<Bytes>,
         now: Instant,
     ) -> Result<(), Violation> {
+        if log == Log::Own {
+            // It knows what it has decoded, and that was handed to a link whole.
+            let position = range.start;
+            return Err(codec::error::Violation::NeverSent { position }.into());
+        }
         let Some(block) = self.inbound.blocks.get_mut(&number) else {
             return Ok(());
         };
         block.body = body;
         let domain = block.header.domain;
         let bytes = usize::try_from(block.received_bytes).unwrap_or(usize::MAX);
-        if log == Log::Own || !self.inbound.will_be_filled(domain, range) {
+        if !self.inbound.will_be_filled(domain, range) {
             // Filled, or given up, while the job was on its way back.
             self.jobs.decode.push_back(number);
             return Ok(());

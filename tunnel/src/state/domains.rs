@@ -1,6 +1,6 @@
 //! The domains of a tunnel: who holds their histories, what both sides agreed on, and what is pinned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use codec::domain::{Domain, Lease, Log};
 use codec::encoder::Uses;
 use codec::frame::{Coverage, CoverageFrame, DomainId, Frame, HistorySide};
 
+use super::floors::Floors;
 use super::jobs::JobId;
 use super::{Event, Violation};
 
@@ -16,9 +17,6 @@ pub(super) const DOMAINS_MAX: usize = 16;
 
 /// A lease that another tunnel holds is asked for again this often.
 const LEASE_RETRY: Duration = Duration::from_secs(1);
-
-/// A peer that does not answer Floor in this time is not waited for any longer.
-const FLOOR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a block keeps from being dropped.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,23 +50,7 @@ struct Attached {
     own_agreed: bool,
     /// The peer has said what it holds of its own.
     mirror_agreed: bool,
-    pins: [BTreeMap<u64, usize>; 2],
-    /// Encode jobs under way, whose uses are not known yet.
-    encoding: BTreeSet<JobId>,
-    own_floor: Option<Floor>,
-    mirror_floor: Option<Floor>,
-}
-
-/// A floor that is to be raised once nothing below it is used.
-#[derive(Debug, Clone, Copy)]
-struct Floor {
-    position: u64,
-    /// Jobs before this one may use what lies below.
-    jobs_from: JobId,
-    /// When Floor was sent; own history only.
-    sent: Option<Instant>,
-    /// The peer has answered.
-    answered: bool,
+    floors: Floors,
 }
 
 impl Domains {
@@ -95,10 +77,7 @@ impl Domains {
             lease: None,
             own_agreed: false,
             mirror_agreed: false,
-            pins: [BTreeMap::new(), BTreeMap::new()],
-            encoding: BTreeSet::new(),
-            own_floor: None,
-            mirror_floor: None,
+            floors: Floors::default(),
         };
         self.attached.insert(id, attached);
         self.try_leases(now)
@@ -172,7 +151,8 @@ impl Domains {
     }
 
     fn early_mut(&mut self, id: DomainId) -> Result<&mut Early, Violation> {
-        if !self.early.contains_key(&id) && self.early.len() >= DOMAINS_MAX {
+        let is_new = !self.early.contains_key(&id) && !self.attached.contains_key(&id);
+        if is_new && self.early.len() + self.attached.len() >= DOMAINS_MAX {
             return Err(Violation::TooManyDomains);
         }
         Ok(self.early.entry(id).or_default())
@@ -193,48 +173,37 @@ impl Domains {
         }
     }
 
+    fn floors(&mut self, id: DomainId) -> Option<&mut Floors> {
+        self.attached
+            .get_mut(&id)
+            .map(|attached| &mut attached.floors)
+    }
+
     /// An encode job may use anything until it comes back.
     pub(super) fn job_started(&mut self, id: DomainId, job: JobId) {
-        if let Some(attached) = self.attached.get_mut(&id) {
-            attached.encoding.insert(job);
+        if let Some(floors) = self.floors(id) {
+            floors.job_started(job);
         }
     }
 
     /// The job came back; what it uses is pinned from now on.
     pub(super) fn job_ended(&mut self, id: DomainId, job: JobId) {
-        if let Some(attached) = self.attached.get_mut(&id) {
-            attached.encoding.remove(&job);
+        if let Some(floors) = self.floors(id) {
+            floors.job_ended(job);
         }
     }
 
     /// Keeps what a block uses until `unpin`.
     pub(super) fn pin(&mut self, pins: Pins) {
-        self.each_pin(pins, |counts, position| {
-            *counts.entry(position).or_default() += 1
-        });
+        if let Some(floors) = pins.domain.and_then(|id| self.floors(id)) {
+            floors.pin(pins.uses);
+        }
     }
 
     /// The block is acknowledged, or will never be sent.
     pub(super) fn unpin(&mut self, pins: Pins) {
-        self.each_pin(pins, |counts, position| {
-            if let Some(count) = counts.get_mut(&position) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(&position);
-                }
-            }
-        });
-    }
-
-    fn each_pin(&mut self, pins: Pins, act: impl Fn(&mut BTreeMap<u64, usize>, u64)) {
-        let Some(attached) = pins.domain.and_then(|id| self.attached.get_mut(&id)) else {
-            return;
-        };
-        let [own, mirror] = &mut attached.pins;
-        for (counts, position) in [(own, pins.uses.own), (mirror, pins.uses.mirror)] {
-            if let Some(position) = position {
-                act(counts, position);
-            }
+        if let Some(floors) = pins.domain.and_then(|id| self.floors(id)) {
+            floors.unpin(pins.uses);
         }
     }
 
@@ -245,30 +214,20 @@ impl Domains {
         position: u64,
         next_job: JobId,
     ) -> Result<(), Violation> {
-        let attached = self
+        let held = self
             .attached
             .get_mut(&id)
-            .filter(|attached| attached.lease.is_some())
-            .ok_or(Violation::DomainNotHeld(id))?;
-        attached.mirror_floor = Some(Floor {
-            position,
-            jobs_from: next_job,
-            sent: None,
-            answered: false,
-        });
+            .filter(|attached| attached.lease.is_some());
+        held.ok_or(Violation::DomainNotHeld(id))?
+            .floors
+            .peer_will_drop(position, next_job);
         Ok(())
     }
 
     /// The peer has dropped its mirror below `position`.
     pub(super) fn floored(&mut self, id: DomainId, position: u64) {
-        if let Some(floor) = self
-            .attached
-            .get_mut(&id)
-            .and_then(|attached| attached.own_floor.as_mut())
-            && floor.sent.is_some()
-            && floor.position == position
-        {
-            floor.answered = true;
+        if let Some(floors) = self.floors(id) {
+            floors.peer_has_dropped(position);
         }
     }
 
@@ -276,8 +235,24 @@ impl Domains {
     pub(super) fn raise_floors(&mut self, next_job: JobId, now: Instant) -> Vec<Frame> {
         let mut frames = Vec::new();
         for (id, attached) in &mut self.attached {
-            frames.extend(attached.raise_mirror_floor(*id));
-            frames.extend(attached.raise_own_floor(*id, next_job, now));
+            let Attached {
+                domain,
+                floors,
+                own_agreed,
+                ..
+            } = attached;
+            frames.extend(floors.raise_mirror(domain).map(|position| Frame::Floored {
+                domain: *id,
+                position,
+            }));
+            if *own_agreed {
+                frames.extend(floors.raise_own(domain, next_job, now).map(|position| {
+                    Frame::Floor {
+                        domain: *id,
+                        position,
+                    }
+                }));
+            }
         }
         frames
     }
@@ -286,9 +261,8 @@ impl Domains {
     pub(super) fn floor_deadline(&self) -> Option<Instant> {
         self.attached
             .values()
-            .filter_map(|attached| attached.own_floor.filter(|floor| !floor.answered)?.sent)
+            .filter_map(|attached| attached.floors.deadline())
             .min()
-            .map(|sent| sent + FLOOR_PATIENCE)
     }
 }
 
@@ -339,70 +313,6 @@ impl Attached {
             Log::Mirror => self.mirror_agreed = true,
         }
         agreed.announce.then(|| self.claim(id, Log::Own))
-    }
-
-    /// Whether nothing under way uses `log` below the floor.
-    fn is_free(&self, log: Log, floor: &Floor) -> bool {
-        let [own, mirror] = &self.pins;
-        let pins = match log {
-            Log::Own => own,
-            Log::Mirror => mirror,
-        };
-        let old_jobs = self
-            .encoding
-            .first()
-            .is_some_and(|job| *job < floor.jobs_from);
-        !old_jobs
-            && pins
-                .first_key_value()
-                .is_none_or(|(lowest, _)| *lowest >= floor.position)
-    }
-
-    fn raise_mirror_floor(&mut self, id: DomainId) -> Option<Frame> {
-        let floor = self
-            .mirror_floor
-            .filter(|floor| self.is_free(Log::Mirror, floor))?;
-        self.mirror_floor = None;
-        self.domain.drop_below(Log::Mirror, floor.position);
-        Some(Frame::Floored {
-            domain: id,
-            position: floor.position,
-        })
-    }
-
-    fn raise_own_floor(&mut self, id: DomainId, next_job: JobId, now: Instant) -> Option<Frame> {
-        if !self.own_agreed {
-            return None;
-        }
-        if self.own_floor.is_none() {
-            let position = self.domain.floor_wanted()?;
-            self.own_floor = Some(Floor {
-                position,
-                jobs_from: next_job,
-                sent: None,
-                answered: false,
-            });
-        }
-        let mut floor = self
-            .own_floor
-            .filter(|floor| self.is_free(Log::Own, floor))?;
-        match floor.sent {
-            None => {
-                floor.sent = Some(now);
-                self.own_floor = Some(floor);
-                Some(Frame::Floor {
-                    domain: id,
-                    position: floor.position,
-                })
-            }
-            Some(sent) => {
-                if floor.answered || now >= sent + FLOOR_PATIENCE {
-                    self.domain.drop_below(Log::Own, floor.position);
-                    self.own_floor = None;
-                }
-                None
-            }
-        }
     }
 }
 
@@ -511,35 +421,6 @@ mod tests {
         assert_eq!(
             here.floor(DomainId(99), 1, JobId(0)),
             Err(Violation::DomainNotHeld(DomainId(99)))
-        );
-    }
-
-    #[test]
-    fn a_floor_waits_for_what_uses_the_bytes_below() {
-        let now = Instant::now();
-        let mut here = Domains::default();
-        here.attach(DomainId::SHARED, String::new(), domain(1), now);
-        let pins = Pins {
-            domain: Some(DomainId::SHARED),
-            uses: Uses {
-                own: None,
-                mirror: Some(5),
-            },
-        };
-        here.pin(pins);
-        here.job_started(DomainId::SHARED, JobId(1));
-        here.floor(DomainId::SHARED, 10, JobId(2)).unwrap();
-        assert_eq!(here.raise_floors(JobId(2), now), []);
-        here.unpin(pins);
-        assert_eq!(here.raise_floors(JobId(2), now), []);
-        here.job_ended(DomainId::SHARED, JobId(1));
-        here.job_started(DomainId::SHARED, JobId(2));
-        assert_eq!(
-            here.raise_floors(JobId(2), now),
-            [Frame::Floored {
-                domain: DomainId::SHARED,
-                position: 10
-            }]
         );
     }
 }

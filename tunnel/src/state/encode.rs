@@ -135,6 +135,7 @@ impl Tunnel {
             ) => {
                 self.encode_ended(done.id, plain_bytes, domain);
                 self.encoded(done.id, stream, stream_offset, block);
+                self.raise_floors(now);
                 self.wake_starved();
             }
             (
@@ -160,11 +161,7 @@ impl Tunnel {
             return;
         };
         match purpose {
-            Purpose::Decode { number } => {
-                if let Err(violation) = self.decode_lost(number, now) {
-                    self.violated(violation);
-                }
-            }
+            Purpose::Decode { number } => self.decode_lost(number, now),
             Purpose::Encode {
                 stream,
                 plain_bytes,
@@ -223,7 +220,8 @@ impl Tunnel {
     }
 
     fn encode_job(&mut self, now: Instant) -> Option<EncodeJob> {
-        if !self.has_room_for(u64::from(codec::block::BLOCK_PLAIN_MAX)) {
+        let is_wanted = !self.jobs.first.is_empty() || !self.jobs.more.is_empty();
+        if !is_wanted || !self.has_room_for(u64::from(codec::block::BLOCK_PLAIN_MAX)) {
             return None;
         }
         while let Some(id) = self.jobs.first.pop_front() {

@@ -24,6 +24,9 @@ const ACK_EVERY_BYTES: u64 = 256 << 10;
 /// (overload by tiny blocks) is still no attack.
 const REFUSED_MAX: usize = 16_384;
 
+/// Ranges that wait to be reported as not stored. What a peer that does not read misses of them it learns by a Refuse.
+const NOT_STORED_MAX: usize = 4_096;
+
 /// Refusals that are repeated with one Ack.
 const REPEATS_PER_ACK: usize = 16;
 
@@ -176,6 +179,9 @@ impl Inbound {
     }
 
     pub(super) fn not_stored(&mut self, range: NotStored) {
+        if self.not_stored.len() >= NOT_STORED_MAX {
+            self.not_stored.pop_front();
+        }
         self.not_stored.push_back(range);
     }
 
@@ -188,6 +194,9 @@ impl Inbound {
         block: &InBlock,
         wanted: bool,
     ) -> Result<(), Violation> {
+        if self.refuses_to_send.len() >= REFUSED_MAX {
+            return Err(Violation::TooManyRefused);
+        }
         self.finished.insert_value(refuse.number);
         self.refuses_to_send.push_back(refuse.clone());
         if wanted {

@@ -15,7 +15,7 @@
 //! | `inbound`, `decode` | numbers and blocks that arrive, up to plain bytes in order |
 //! | `acknowledge`, `retention` | what became of what was sent |
 //! | `stream`, `credit`, `reassembly` | one stream |
-//! | `domains` | histories: leases, agreement, floors |
+//! | `domains`, `floors` | histories: leases, agreement; what may be dropped |
 //! | `path`, `timers`, `memory` | a line's measure; deadlines; the budget |
 
 mod acknowledge;
@@ -26,6 +26,7 @@ mod decode;
 mod domains;
 mod encode;
 mod event;
+mod floors;
 mod inbound;
 mod jobs;
 mod memory;

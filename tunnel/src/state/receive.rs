@@ -87,7 +87,9 @@ impl Tunnel {
                 Ok(())
             }
             Frame::Renew { request } => {
-                self.events.push_back(Event::Renew { request });
+                if !std::mem::replace(&mut self.is_renewing, true) {
+                    self.events.push_back(Event::Renew { request });
+                }
                 Ok(())
             }
             Frame::Renewed(answer) => {
@@ -313,7 +315,10 @@ impl Tunnel {
                 self.release_received(id);
                 self.events.push_back(Event::Reset { stream: id, reason });
             }
-            RecvState::Discarding => stream.recv.state = RecvState::Over,
+            RecvState::Discarding => {
+                stream.recv.state = RecvState::Over;
+                stream.stop = None;
+            }
             // Everything before the end was given out already: nothing is lost.
             RecvState::Finished | RecvState::Over => {}
         }

@@ -57,6 +57,8 @@ pub struct Tunnel {
     pub(super) going_away: bool,
     pub(super) goaway_to_send: Option<Reason>,
     pub(super) peer_going_away: bool,
+    /// The peer's request for a certificate is being answered; further ones are not looked at until then.
+    pub(super) is_renewing: bool,
     pub(super) is_over: bool,
     /// What windows of streams reached lately, in bytes.
     pub(super) window_recent_bytes: u64,
@@ -129,6 +131,7 @@ impl Tunnel {
             going_away: false,
             goaway_to_send: None,
             peer_going_away: false,
+            is_renewing: false,
             is_over: false,
             window_recent_bytes: WINDOW_AT_OPEN_BYTES,
         }
@@ -209,6 +212,7 @@ impl Tunnel {
 
     /// Answers the peer's request for a certificate.
     pub fn renewed(&mut self, answer: Renewed) {
+        self.is_renewing = false;
         self.outbox.push(Frame::Renewed(answer));
     }
 

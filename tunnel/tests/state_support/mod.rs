@@ -16,7 +16,7 @@ use codec::domain::{Domain, DomainConfig};
 use codec::frame::{DomainId, Reason, StreamId, Target};
 use codec::policy::Level;
 use tunnel::budget::{Budget, Use};
-use tunnel::metrics::Registry;
+use tunnel::metrics::{Registry, StreamResult};
 use tunnel::state::{
     CodecJob, CodecScratch, Event, JobId, Limits, LinkId, OpenError, OpenSpec, Side, StreamSummary,
     Tunnel, TunnelConfig, Violation,
@@ -64,6 +64,8 @@ pub struct Setting {
     /// How much a link takes at once.
     pub transmit_bytes: usize,
     pub codec_threads: usize,
+    /// Of 1,000 jobs, how many panic.
+    pub lost_jobs_per_mille: u64,
 }
 
 impl Default for Setting {
@@ -79,6 +81,7 @@ impl Default for Setting {
             job_delay_max: Duration::from_millis(2),
             transmit_bytes: 256 << 10,
             codec_threads: 2,
+            lost_jobs_per_mille: 0,
         }
     }
 }
@@ -309,7 +312,7 @@ impl World {
         }
         // Jobs start in the order given and end in any.
         while let Some((id, job)) = end.tunnel.poll_job(now) {
-            let late = self.setting.job_delay_max.as_micros() as u64;
+            let late = u64::try_from(self.setting.job_delay_max.as_micros()).unwrap();
             end.jobs.push(Pending {
                 done_at: now + Duration::from_micros(random.below(late + 1)),
                 id,
@@ -320,8 +323,12 @@ impl World {
         while let Some(index) = end.jobs.iter().position(|job| job.done_at <= now) {
             let Pending { id, job, .. } = end.jobs.swap_remove(index);
             assert_eq!(id, job.id());
-            let done = job.run(&mut end.scratch);
-            end.tunnel.handle_job(done, now);
+            if random.below(1000) < self.setting.lost_jobs_per_mille {
+                end.tunnel.job_lost(id, now);
+            } else {
+                let done = job.run(&mut end.scratch);
+                end.tunnel.handle_job(done, now);
+            }
             moved = true;
         }
         let mut opens_available = false;
@@ -377,6 +384,22 @@ impl World {
 
     /// Everything is over, and nothing is held for it any more.
     pub fn assert_clean(&self) {
+        let [client, server] = &self.ends;
+        for (id, here) in &client.closed {
+            let Some(there) = server.closed.get(id) else {
+                continue;
+            };
+            if [here.result, there.result] == [StreamResult::Completed; 2] {
+                assert_eq!(
+                    here.lan_to_wan_bytes, there.lan_from_wan_bytes,
+                    "stream {id} lost bytes to the server"
+                );
+                assert_eq!(
+                    here.lan_from_wan_bytes, there.lan_to_wan_bytes,
+                    "stream {id} lost bytes to the client"
+                );
+            }
+        }
         for (side, end) in self.ends.iter().enumerate() {
             assert!(
                 end.apps.is_empty(),
