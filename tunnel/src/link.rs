@@ -251,12 +251,17 @@ impl Link {
             if self.closed_by_peer {
                 return Err(LinkError::Closed);
             }
-            std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+            // The handshake may have read the peer's first records with its own last ones: ask TLS before the socket.
             let wire = self.incoming.split();
             if let Some(opener) = &mut self.opener {
+                let before = opener.plain.len();
                 let report = opener.session.open(&wire, &mut opener.plain)?;
                 self.closed_by_peer |= report.closed;
+                if report.closed || opener.plain.len() > before {
+                    continue;
+                }
             }
+            std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
         }
     }
 
