@@ -21,6 +21,10 @@ pub struct Cli {
 pub enum Command {
     /// Make this machine a client: write client.toml and credentials from an invite. Works offline and never overwrites.
     Join(JoinArgs),
+    /// Carry connections until a signal ends it: SIGTERM drains, a second one ends at once, SIGHUP reloads.
+    Run(ConfigArgs),
+    /// Show what a running client does. Fails when it is not reachable or no tunnel is up.
+    Status(StatusArgs),
     /// Check a configuration and its credentials, and say what would be done with them.
     Check(ConfigArgs),
     /// Print completions for a shell, to be sourced by it.
@@ -38,7 +42,7 @@ pub struct JoinArgs {
 }
 
 /// Which configuration, and what to add to it.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CLIENT_FILE)]
@@ -49,6 +53,17 @@ pub struct ConfigArgs {
     /// Also serve SOCKS5 at BIND, like 127.0.0.1:1080. A bare port listens on loopback. Can be repeated.
     #[arg(long, value_name = "BIND", value_parser = parse_bind)]
     pub socks5: Vec<SocketAddr>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The configuration, which says where the admin endpoint is.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CLIENT_FILE)]
+    pub config: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `completions`.

@@ -3,6 +3,9 @@
 mod check;
 mod cli;
 mod join;
+mod listener;
+mod run;
+mod status;
 
 use std::process::ExitCode;
 
@@ -11,6 +14,8 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     edge::cli::run(|cli: Cli| match cli.command {
         Command::Join(args) => join::join(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::status(&args),
         Command::Check(args) => check::check(&args),
         Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
     })

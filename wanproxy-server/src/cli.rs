@@ -32,6 +32,10 @@ pub enum Command {
     Renew(RenewArgs),
     /// Revoke all certificates and open invites of a client. Its name can be invited again.
     Revoke(RevokeArgs),
+    /// Accept tunnels until a signal ends it: SIGTERM drains, a second one ends at once, SIGHUP reloads.
+    Run(ConfigArgs),
+    /// Show what a running server does. Fails when it is not reachable.
+    Status(StatusArgs),
     /// Check a configuration and its credentials, and say what would be done with them.
     Check(ConfigArgs),
     /// Print completions for a shell, to be sourced by it.
@@ -104,11 +108,22 @@ pub struct DirArgs {
 }
 
 /// Which configuration.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_SERVER_FILE)]
     pub config: PathBuf,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The configuration, which says where the admin endpoint is.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_SERVER_FILE)]
+    pub config: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `completions`.

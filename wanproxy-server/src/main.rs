@@ -2,7 +2,11 @@
 
 mod check;
 mod cli;
+mod dialer;
 mod identities;
+mod policy;
+mod run;
+mod status;
 
 use std::process::ExitCode;
 
@@ -15,6 +19,8 @@ fn main() -> ExitCode {
         Command::List(args) => identities::list(&args),
         Command::Renew(args) => identities::renew(&args),
         Command::Revoke(args) => identities::revoke(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::status(&args),
         Command::Check(args) => check::check(&args),
         Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
     })

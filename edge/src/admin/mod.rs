@@ -2,6 +2,7 @@
 
 mod access;
 mod ask;
+mod command;
 mod connection;
 mod status;
 mod summary;
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 
 pub use access::{Access, Token};
 pub use ask::{AskError, ask};
+pub use command::print_status;
 pub use status::{
     CodecBytes, HistoryStatus, JobStatus, LinkStatus, Savings, ServiceStatus, Status, TunnelStatus,
     ratio,

@@ -1,0 +1,97 @@
+//! The client edge as its admin endpoint shows it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use edge::admin::{Observed, Status, TunnelStatus};
+use edge::config::ClientConfig;
+use edge::credentials::ClientCredentials;
+use edge::metrics::{Family, OwnService, Sources};
+
+use crate::listener::{Listener, Uplink};
+
+/// What the admin endpoint asks.
+pub struct Client {
+    sources: Arc<Sources>,
+    credentials: Arc<ClientCredentials>,
+    uplink: Arc<Uplink>,
+    server: String,
+    services: RwLock<Vec<OwnService>>,
+}
+
+impl Client {
+    /// Shows the edge of these parts.
+    pub fn new(
+        sources: Arc<Sources>,
+        credentials: Arc<ClientCredentials>,
+        uplink: Arc<Uplink>,
+        config: &ClientConfig,
+        listeners: &[Listener],
+    ) -> Self {
+        let server = config
+            .tunnel
+            .server
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let client = Self {
+            sources,
+            credentials,
+            uplink,
+            server,
+            services: RwLock::default(),
+        };
+        client.set_services(listeners);
+        client
+    }
+
+    /// Notes the present services.
+    pub fn set_services(&self, listeners: &[Listener]) {
+        let services = listeners.iter().map(|listener| OwnService {
+            name: listener.config.name.clone(),
+            kind: listener.config.kind.as_str(),
+            bind: listener.address.to_string(),
+        });
+        *self
+            .services
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = services.collect();
+    }
+}
+
+impl Observed for Client {
+    fn status(&self) -> Status {
+        let tunnel = self.uplink.connector().present();
+        let services = self
+            .services
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut status = self.sources.status(tunnel.as_slice(), &services);
+        if status.tunnels.is_empty() {
+            status.tunnels.push(TunnelStatus {
+                peer: self.server.clone(),
+                state: "connecting".to_owned(),
+                ..TunnelStatus::default()
+            });
+        }
+        status
+    }
+
+    fn metrics(&self) -> Vec<Family> {
+        self.sources
+            .set_certificate_expiry(self.credentials.not_after());
+        self.sources
+            .families(self.uplink.connector().present().as_slice())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.uplink.connector().present().is_some() {
+            return Ok(());
+        }
+        let why = self.uplink.connector().status().last_error;
+        Err(why.map_or_else(
+            || "no tunnel is up".to_owned(),
+            |why| format!("no tunnel is up: {why}"),
+        ))
+    }
+}

@@ -1,0 +1,101 @@
+//! SIGHUP on a client edge: everything is read and every new socket bound before anything changes.
+
+use edge::admin::Token;
+use edge::cli::Failure;
+use edge::config::{AdminConfig, ClientConfig, Dedup};
+use edge::credentials::ClientCredentials;
+
+use super::Edge;
+use super::services::bind;
+use crate::listener::Listener;
+
+impl Edge {
+    /// Reads configuration and credentials anew and uses them.
+    pub(super) fn reload_all(&mut self) -> Result<(), Failure> {
+        let config = self.args.load()?;
+        let credentials = ClientCredentials::read(&config.identity, config.name.as_ref())?;
+        let token = config
+            .admin
+            .as_ref()
+            .map(AdminConfig::token)
+            .transpose()
+            .map_err(Failure::of_configured)?
+            .flatten();
+        let mut fresh = Vec::new();
+        for service in &config.listen {
+            if !self.listeners.iter().any(|listener| {
+                listener.config.name == service.name && listener.config.bind == service.bind
+            }) {
+                let socket = bind(&service.name, service.bind)?;
+                let listener = Listener::start(
+                    socket,
+                    service.clone(),
+                    self.domains.service(service),
+                    self.uplink.clone(),
+                );
+                fresh.push(listener.map_err(|error| {
+                    Failure::Failed(format!("cannot listen for \"{}\": {error}", service.name))
+                })?);
+            }
+        }
+
+        // From here on nothing can fail.
+        self.warn_of_what_waits(&config);
+        let mut before = std::mem::take(&mut self.listeners);
+        for service in &config.listen {
+            let same = |listener: &Listener| {
+                listener.config.name == service.name && listener.config.bind == service.bind
+            };
+            if let Some(index) = fresh.iter().position(same) {
+                self.listeners.push(fresh.swap_remove(index));
+            } else if let Some(index) = before.iter().position(same) {
+                let mut listener = before.swap_remove(index);
+                listener.replace(service.clone(), self.domains.service(service));
+                self.listeners.push(listener);
+            }
+        }
+        drop(before);
+        self.observed.set_services(&self.listeners);
+        self.credentials.replace(credentials);
+        self.uplink.set_connect_wait(config.tunnel.connect_wait);
+        self.log.set_level(config.log.level);
+        if let Some(admin) = &self.admin {
+            admin.set_token(token.map(Token::new));
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    /// Names what was changed and takes effect only at the next start.
+    fn warn_of_what_waits(&self, new: &ClientConfig) {
+        let old = &self.config;
+        let isolated_without_domain = new
+            .listen
+            .iter()
+            .any(|service| service.dedup == Dedup::Isolated && self.domains.of(service).is_none());
+        let changes = [
+            ("[tunnel] server", old.tunnel.server != new.tunnel.server),
+            (
+                "[tunnel] heartbeat",
+                old.tunnel.heartbeat != new.tunnel.heartbeat,
+            ),
+            ("[history]", old.history != new.history),
+            ("[codec]", old.codec != new.codec),
+            ("[pools]", old.pools != new.pools),
+            ("[memory]", old.memory != new.memory),
+            (
+                "[admin] bind",
+                old.admin.as_ref().map(|admin| admin.bind)
+                    != new.admin.as_ref().map(|admin| admin.bind),
+            ),
+            ("[log] format", old.log.format != new.log.format),
+            (
+                "dedup = \"isolated\" of a new service, which goes without dedup until then",
+                isolated_without_domain,
+            ),
+        ];
+        for (what, _) in changes.into_iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(what, "changed; takes effect at the next start");
+        }
+    }
+}
