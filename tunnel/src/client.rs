@@ -399,6 +399,7 @@ impl Dialer {
             }
             .into());
         }
+        link.counters.count_for(self.environment.counters.peer(&peer.name));
         let mut tunnel = Tunnel::new(
             self.environment
                 .tunnel_config(Side::Client, &peer.name, &hello, true),

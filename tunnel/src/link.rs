@@ -5,7 +5,7 @@
 //! the tunnel's driver polls it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::driver::Mail;
+use crate::metrics::PeerCounters;
 use crate::pool::{Job, JobName, Outcome, Pool, Priority, Rejected, Step, StepContext};
 use crate::state::LinkId;
 use crate::tls::{BATCH_MAX, Session, TlsError};
@@ -54,6 +55,7 @@ pub struct LinkCounters {
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
     rtt_us: AtomicU64,
+    peer: OnceLock<Arc<PeerCounters>>,
 }
 
 impl LinkCounters {
@@ -76,13 +78,27 @@ impl LinkCounters {
         self.rtt_us.store(rtt_us, Ordering::Relaxed);
     }
 
+    /// From now on the bytes count for the peer as well, and so do those of before.
+    pub(crate) fn count_for(&self, peer: Arc<PeerCounters>) {
+        peer.wan.to_wan.add(self.sent_bytes());
+        peer.wan.from_wan.add(self.received_bytes());
+        // A link has one peer.
+        let _ = self.peer.set(peer);
+    }
+
     fn sent(&self, bytes: usize) {
         self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(peer) = self.peer.get() {
+            peer.wan.to_wan.add(bytes as u64);
+        }
     }
 
     fn received(&self, bytes: usize) {
         self.received_bytes
             .fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(peer) = self.peer.get() {
+            peer.wan.from_wan.add(bytes as u64);
+        }
     }
 }
 

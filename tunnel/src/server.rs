@@ -376,6 +376,7 @@ impl Admission {
         let Admitted { link, peer, hello } = admitted;
         let address = link.peer_address;
         let chain = link.session().peer_chain().to_vec();
+        link.counters.count_for(self.environment.counters.peer(&peer.name));
         let mut tunnel = Tunnel::new(
             self.environment
                 .tunnel_config(Side::Server, &peer.name, &hello, !peer.invite),

@@ -1,6 +1,7 @@
 //! Where the figures of an edge come from: one set of counters behind both `/metrics` and `/api/status`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -307,7 +308,9 @@ impl Sources {
             (true, false) => "up",
         };
         let link = |link: tunnel::handle::LinkStatus| LinkStatus {
-            address: link.address.to_string(),
+            // An IPv4 client of a socket for both families shows as IPv4.
+            address: SocketAddr::new(link.address.ip().to_canonical(), link.address.port())
+                .to_string(),
             rtt_ms: rtt_seconds(link.counters.rtt_us()).map(|seconds| seconds * 1000.0),
             sent_bytes: link.counters.sent_bytes(),
             received_bytes: link.counters.received_bytes(),
