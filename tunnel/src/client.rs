@@ -223,7 +223,7 @@ struct Dialer {
 }
 
 impl Dialer {
-    async fn run(mut self) {
+    async fn run(self) {
         let mut waits = backoff().waits(rand::random::<f64>);
         loop {
             let started = Instant::now();
@@ -399,7 +399,8 @@ impl Dialer {
             }
             .into());
         }
-        link.counters.count_for(self.environment.counters.peer(&peer.name));
+        link.counters
+            .count_for(self.environment.counters.peer(&peer.name));
         let mut tunnel = Tunnel::new(
             self.environment
                 .tunnel_config(Side::Client, &peer.name, &hello, true),

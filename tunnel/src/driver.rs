@@ -155,11 +155,10 @@ impl Future for Driver {
         let driver = self.get_mut();
         for _ in 0..ROUNDS_PER_POLL {
             let moved = driver.round(cx);
-            if let Some((cause, _)) = driver.ending.clone() {
-                if driver.poll_ended(cx) {
-                    driver.end(&cause);
-                    return Poll::Ready(cause);
-                }
+            if let Some((cause, _)) = driver.ending.clone()
+                && driver.poll_ended(cx)
+            {
+                return Poll::Ready(cause);
             }
             if !moved && !driver.poll_timer(cx) {
                 return Poll::Pending;
@@ -307,10 +306,8 @@ impl Driver {
 
     /// A relay has queued something in its stream's record.
     fn stream_changed(&mut self, shared: &Arc<Shared>, now: Instant) {
-        let (id, outgoing) = shared.take();
-        let Some(id) = id else {
-            // Not opened yet: the Open command stands before this in the mailbox, or waits for credit.
-            self.waiting_changed(shared, outgoing);
+        // While it waits for its Open, what is queued stays in the record; opening looks at it.
+        let Some((id, outgoing)) = shared.take() else {
             return;
         };
         self.apply(id, shared, outgoing, now);
@@ -346,15 +343,6 @@ impl Driver {
         }
     }
 
-    /// A stream whose Open waits for credit was given up by its relay.
-    fn waiting_changed(&mut self, shared: &Arc<Shared>, outgoing: crate::stream::Outgoing) {
-        if outgoing.abort.is_some() || outgoing.stop.is_some() {
-            self.waiting
-                .retain(|(_, waiting)| !Arc::ptr_eq(waiting, shared));
-            shared.fail(Reason::Cancelled);
-        }
-    }
-
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
             Command::Open(spec, shared) => {
@@ -366,13 +354,13 @@ impl Driver {
                 }
             }
             Command::Accept(shared, bound) => {
-                if let (Some(id), outgoing) = shared.take() {
+                if let Some((id, outgoing)) = shared.take() {
                     self.tunnel.accept(id, bound, now);
                     self.apply(id, &shared, outgoing, now);
                 }
             }
             Command::Refuse(shared, reason) => {
-                if let (Some(id), _) = shared.take() {
+                if let Some((id, _)) = shared.take() {
                     self.tunnel.refuse(id, reason, now);
                 }
             }
@@ -391,6 +379,10 @@ impl Driver {
 
     fn open_waiting(&mut self, now: Instant) {
         while let Some((spec, shared)) = self.waiting.pop_front() {
+            if shared.is_abandoned() {
+                shared.fail(Reason::Cancelled);
+                continue;
+            }
             match self.tunnel.open(spec.clone(), now) {
                 Ok(id) => {
                     shared.set_id(id);
@@ -461,7 +453,7 @@ impl Driver {
             } else {
                 EndCause::LinkLost(error.to_string())
             };
-            self.ending.get_or_insert((cause, now));
+            self.begin_end(cause);
         }
     }
 
@@ -653,13 +645,24 @@ impl Driver {
 
     // ---- the end ----
 
+    /// The tunnel is over: its streams end, its histories are free for the next tunnel and its handles know, all before
+    /// the last bytes are flushed, which a dead line may never take.
     fn begin_end(&mut self, cause: EndCause) {
-        if self.ending.is_none() {
-            self.ending = Some((cause, Instant::now() + FLUSH_MAX));
-            for link in &mut self.links {
-                let _ = link.start_close();
-            }
+        if self.ending.is_some() {
+            return;
         }
+        let now = Instant::now();
+        for link in &mut self.links {
+            let _ = link.start_close();
+            self.tunnel.link_lost(link.id, now);
+        }
+        let open = self.streams.drain().map(|(_, shared)| shared);
+        for shared in open.chain(self.waiting.drain(..).map(|(_, shared)| shared)) {
+            shared.fail(Reason::TunnelLost);
+        }
+        self.published.set_links(Vec::new());
+        let _ = self.published.ended.send_replace(Some(cause.clone()));
+        self.ending = Some((cause, now + FLUSH_MAX));
     }
 
     /// True once nothing more can be flushed.
@@ -672,14 +675,5 @@ impl Driver {
                 .ending
                 .as_ref()
                 .is_some_and(|(_, until)| *until <= Instant::now())
-    }
-
-    fn end(&mut self, cause: &EndCause) {
-        let open = self.streams.drain().map(|(_, shared)| shared);
-        for shared in open.chain(self.waiting.drain(..).map(|(_, shared)| shared)) {
-            shared.fail(Reason::TunnelLost);
-        }
-        self.published.set_links(Vec::new());
-        let _ = self.published.ended.send_replace(Some(cause.clone()));
     }
 }

@@ -5,8 +5,8 @@
 //! the tunnel's driver polls it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -122,7 +122,7 @@ impl Opener {
         Self {
             session,
             plain: BytesMut::new(),
-            frames: FrameCodec::default(),
+            frames: FrameCodec,
         }
     }
 
@@ -250,7 +250,7 @@ impl Link {
     /// Sends one frame; used before the driver has the link.
     pub(crate) async fn send_frame(&mut self, frame: &Frame) -> Result<(), LinkError> {
         let mut plain = BytesMut::new();
-        FrameCodec::default().encode(frame.clone(), &mut plain)?;
+        FrameCodec.encode(frame.clone(), &mut plain)?;
         let sealed = self.session.seal(&[plain.freeze()])?;
         self.push(sealed);
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
@@ -259,23 +259,17 @@ impl Link {
     /// Receives one frame; used before the driver has the link. What came behind it stays buffered.
     pub(crate) async fn recv_frame(&mut self) -> Result<Frame, LinkError> {
         loop {
+            // Also at first, with nothing read: the handshake may have taken the first frame's record off the socket.
+            let wire = self.incoming.split();
             if let Some(opener) = &mut self.opener {
+                let report = opener.session.open(&wire, &mut opener.plain)?;
+                self.closed_by_peer |= report.closed;
                 if let Some(frame) = opener.frames.decode(&mut opener.plain)? {
                     return Ok(frame);
                 }
             }
             if self.closed_by_peer {
                 return Err(LinkError::Closed);
-            }
-            // The handshake may have read the peer's first records with its own last ones: ask TLS before the socket.
-            let wire = self.incoming.split();
-            if let Some(opener) = &mut self.opener {
-                let before = opener.plain.len();
-                let report = opener.session.open(&wire, &mut opener.plain)?;
-                self.closed_by_peer |= report.closed;
-                if report.closed || opener.plain.len() > before {
-                    continue;
-                }
             }
             std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
         }

@@ -29,6 +29,8 @@ pub const UNAUTHENTICATED_MAX: usize = 256;
 pub const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 16;
 /// Tunnels that one identity may have at once; one of them holds the histories.
 pub const TUNNELS_PER_IDENTITY_MAX: usize = 4;
+/// An older tunnel that is superseded ends within this time, unless its driver is held up; the new one then does without histories at first.
+const SUPERSEDE_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,24 +43,38 @@ pub struct Acceptor {
 
 /// Tunnels that are up, by the peer's name.
 #[derive(Default)]
-struct Tunnels(Mutex<HashMap<String, Vec<(TunnelHandle, [u8; 16])>>>);
+struct Tunnels(Mutex<ByPeer>);
+
+/// The tunnels of each peer, with the instance of the program at their other end.
+type ByPeer = HashMap<String, Vec<(TunnelHandle, [u8; 16])>>;
 
 impl Tunnels {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<(TunnelHandle, [u8; 16])>>> {
+    fn lock(&self) -> MutexGuard<'_, ByPeer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a tunnel; ends older ones of the same start of the same program, whose links must be dead.
+    /// Ends the older tunnels of the same start of the same program, whose links must be dead, and waits until they
+    /// have let go of their histories.
+    async fn supersede(&self, peer: &str, instance: [u8; 16]) {
+        let older: Vec<TunnelHandle> = {
+            let all = self.lock();
+            let of_peer = all.get(peer).into_iter().flatten();
+            of_peer
+                .filter(|(t, other)| *other == instance && t.is_up() && !t.is_draining())
+                .map(|(t, _)| t.clone())
+                .collect()
+        };
+        for tunnel in older {
+            tunnel.close(EndCause::Closed("the client has dialed anew".to_owned()));
+            let _ = tokio::time::timeout(SUPERSEDE_MAX, tunnel.ended()).await;
+        }
+    }
+
+    /// Registers a tunnel unless its peer has too many.
     fn add(&self, tunnel: &TunnelHandle, instance: [u8; 16]) -> bool {
         let mut all = self.lock();
         let of_peer = all.entry(tunnel.peer().to_string()).or_default();
-        of_peer.retain(|(other, other_instance)| {
-            if *other_instance == instance && other.is_up() && !other.is_draining() {
-                other.close(EndCause::Closed("the client has dialed anew".to_owned()));
-                return false;
-            }
-            other.is_up()
-        });
+        of_peer.retain(|(other, _)| other.is_up());
         if of_peer.len() >= TUNNELS_PER_IDENTITY_MAX {
             return false;
         }
@@ -376,7 +392,9 @@ impl Admission {
         let Admitted { link, peer, hello } = admitted;
         let address = link.peer_address;
         let chain = link.session().peer_chain().to_vec();
-        link.counters.count_for(self.environment.counters.peer(&peer.name));
+        self.tunnels.supersede(&peer.name, hello.instance).await;
+        link.counters
+            .count_for(self.environment.counters.peer(&peer.name));
         let mut tunnel = Tunnel::new(
             self.environment
                 .tunnel_config(Side::Server, &peer.name, &hello, !peer.invite),

@@ -96,9 +96,11 @@ impl Shared {
         }
     }
 
-    /// The driver's side: clear the poke, then take what is queued.
-    pub(crate) fn take(&self) -> (Option<StreamId>, Outgoing) {
+    /// The driver's side: clear the poke, then take what is queued. `None` while the stream waits to be opened; nothing is
+    /// taken then, and no further poke comes until it is.
+    pub(crate) fn take(&self) -> Option<(StreamId, Outgoing)> {
         let mut record = self.lock();
+        let id = record.id?;
         record.poked = false;
         let outgoing = Outgoing {
             data: std::mem::take(&mut record.outbox),
@@ -107,7 +109,13 @@ impl Shared {
             stop: record.stop.take(),
             consumed: std::mem::take(&mut record.consumed),
         };
-        (record.id, outgoing)
+        Some((id, outgoing))
+    }
+
+    /// Both directions were given up by the relay.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let record = self.lock();
+        record.abort.is_some() && record.stop.is_some()
     }
 
     pub(crate) fn set_id(&self, id: StreamId) {

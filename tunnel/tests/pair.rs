@@ -25,6 +25,18 @@ use tunnel::stream::{IncomingStream, StreamHandle};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Runs a test on a runtime of its own, which does not wait for the pools' workers at the end as a dropped one would.
+fn on_runtime(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await });
+    runtime.shutdown_background();
+    done.unwrap();
+}
+
 fn environment(name: &str, inline_below_bytes: usize) -> Environment {
     let threads = NonZeroUsize::new(2).unwrap();
     let config = PoolsConfig {
@@ -166,80 +178,86 @@ async fn echoes_exactly(inline_below_bytes: usize) {
     drop(pair.acceptor);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_come_back_exactly_with_the_default_threshold() {
-    tokio::time::timeout(PATIENCE, echoes_exactly(16 * 1024))
-        .await
-        .unwrap();
+#[test]
+fn bytes_come_back_exactly_with_the_default_threshold() {
+    on_runtime(async {
+        echoes_exactly(16 * 1024).await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_come_back_exactly_with_everything_in_the_pools() {
-    tokio::time::timeout(PATIENCE, echoes_exactly(0))
-        .await
-        .unwrap();
+#[test]
+fn bytes_come_back_exactly_with_everything_in_the_pools() {
+    on_runtime(async {
+        echoes_exactly(0).await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_come_back_exactly_with_everything_on_the_spot() {
-    tokio::time::timeout(PATIENCE, echoes_exactly(usize::MAX))
-        .await
-        .unwrap();
+#[test]
+fn bytes_come_back_exactly_with_everything_on_the_spot() {
+    on_runtime(async {
+        echoes_exactly(usize::MAX).await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_identity_is_told_why() {
-    let pair = pair("revoked", 16 * 1024).await;
-    assert!(
-        pair.connector
-            .tunnel(Duration::from_secs(2))
-            .await
-            .is_none()
-    );
-    let error = pair.connector.status().last_error.unwrap();
-    assert!(error.contains("revoked is revoked"), "{error}");
+#[test]
+fn a_refused_identity_is_told_why() {
+    on_runtime(async {
+        let pair = pair("revoked", 16 * 1024).await;
+        assert!(
+            pair.connector
+                .tunnel(Duration::from_secs(2))
+                .await
+                .is_none()
+        );
+        let error = pair.connector.status().last_error.unwrap();
+        assert!(error.contains("revoked is revoked"), "{error}");
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_target_reaches_the_opener_with_its_reason() {
-    let mut pair = pair("branch-1", 16 * 1024).await;
-    let tunnel = pair.connector.tunnel(PATIENCE).await.unwrap();
-    let mut stream = tunnel.open(spec()).unwrap();
-    pair.incoming.recv().await.unwrap().refuse(Reason::Policy);
-    assert_eq!(stream.opened().await, Err(Reason::Policy));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_lost_tunnel_streams_are_reset_and_the_next_tunnel_is_warm() {
-    let mut pair = pair("branch-1", 16 * 1024).await;
-    let first = pair.connector.tunnel(PATIENCE).await.unwrap();
-    let data = payload(2_000_000);
-    let mut costs = Vec::new();
-    for round in 0..2 {
+#[test]
+fn a_refused_target_reaches_the_opener_with_its_reason() {
+    on_runtime(async {
+        let mut pair = pair("branch-1", 16 * 1024).await;
         let tunnel = pair.connector.tunnel(PATIENCE).await.unwrap();
-        let stream = tunnel.open(spec()).unwrap();
-        let incoming = pair.incoming.recv().await.unwrap().accept(None).unwrap();
-        let (send, _keep) = stream.split();
-        let (_keep_too, recv) = incoming.split();
-        let before = tunnel.links()[0].counters.sent_bytes();
-        let sender = tokio::spawn(send_all(send, data.clone()));
-        assert_eq!(receive_all(recv).await, data);
-        sender.await.unwrap();
-        costs.push(tunnel.links()[0].counters.sent_bytes() - before);
-        if round == 0 {
-            let mut idle = tunnel.open(spec()).unwrap();
-            let _served = pair.incoming.recv().await.unwrap().accept(None).unwrap();
-            idle.opened().await.unwrap();
-            let (_send, mut recv) = idle.split();
-            pair.connector.reconnect("a test");
-            assert!(recv.recv().await.is_err());
-            first.ended().await;
+        let mut stream = tunnel.open(spec()).unwrap();
+        pair.incoming.recv().await.unwrap().refuse(Reason::Policy);
+        assert_eq!(stream.opened().await, Err(Reason::Policy));
+    });
+}
+
+#[test]
+fn after_a_lost_tunnel_streams_are_reset_and_the_next_tunnel_is_warm() {
+    on_runtime(async {
+        let mut pair = pair("branch-1", 16 * 1024).await;
+        let first = pair.connector.tunnel(PATIENCE).await.unwrap();
+        let data = payload(2_000_000);
+        let mut costs = Vec::new();
+        for round in 0..2 {
+            let tunnel = pair.connector.tunnel(PATIENCE).await.unwrap();
+            let stream = tunnel.open(spec()).unwrap();
+            let incoming = pair.incoming.recv().await.unwrap().accept(None).unwrap();
+            let (send, _keep) = stream.split();
+            let (_keep_too, recv) = incoming.split();
+            let before = tunnel.links()[0].counters.sent_bytes();
+            let sender = tokio::spawn(send_all(send, data.clone()));
+            assert_eq!(receive_all(recv).await, data);
+            sender.await.unwrap();
+            costs.push(tunnel.links()[0].counters.sent_bytes() - before);
+            if round == 0 {
+                let mut idle = tunnel.open(spec()).unwrap();
+                let _served = pair.incoming.recv().await.unwrap().accept(None).unwrap();
+                idle.opened().await.unwrap();
+                let (_send, mut recv) = idle.split();
+                pair.connector.reconnect("a test");
+                assert!(recv.recv().await.is_err());
+                first.ended().await;
+            }
         }
-    }
-    assert!(
-        costs[1] < costs[0] / 20,
-        "cold {} warm {}",
-        costs[0],
-        costs[1]
-    );
+        assert!(
+            costs[1] < costs[0] / 20,
+            "cold {} warm {}",
+            costs[0],
+            costs[1]
+        );
+    });
 }
