@@ -3,6 +3,7 @@
 //! Nothing here is counted twice: a scrape reads the same atomics that the status page reads.
 
 mod refusals;
+mod scrape;
 mod sources;
 
 use std::fmt;

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tunnel::budget::{Budget, Use};
+use tunnel::budget::Budget;
 use tunnel::handle::TunnelHandle;
 use tunnel::histories::Histories;
-use tunnel::metrics::{CodecCounters, Directions, Registry, StreamResult, refuse_label};
-use tunnel::pool::{JobState, PoolSnapshot, Pools, WAIT_BOUNDS_SECONDS};
+use tunnel::metrics::{CodecCounters, Directions, Registry, StreamResult};
+use tunnel::pool::Pools;
 
-use super::{Family, Refusals, Value, process_families};
+use super::Refusals;
 use crate::admin::{
     CodecBytes, HistoryStatus, LinkStatus, Savings, ServiceStatus, Status, TunnelStatus,
 };
-use crate::os;
 
 /// The counters of one running edge.
 pub struct Sources {
@@ -55,9 +54,6 @@ pub struct OwnService {
     pub bind: String,
 }
 
-const TO_WAN: &str = "to_wan";
-const FROM_WAN: &str = "from_wan";
-
 impl Sources {
     /// Notes when the certificate ends.
     pub fn set_certificate_expiry(&self, not_after: SystemTime) {
@@ -66,155 +62,6 @@ impl Sources {
             .map_or(0, |since| since.as_secs());
         self.certificate_expiry_seconds
             .store(seconds, Ordering::Relaxed);
-    }
-
-    /// Everything for `/metrics`.
-    pub fn families(&self, tunnels: &[TunnelHandle]) -> Vec<Family> {
-        let mut families = self.traffic();
-        families.extend(self.tunnels(tunnels));
-        families.extend(self.memory());
-        families.extend(pool_families(&self.pools.all().map(|pool| pool.snapshot())));
-        families.push(
-            Family::gauge(
-                "wanproxy_config_reload_success",
-                "1 when the last reload worked",
-            )
-            .with(&[], self.reload_success.load(Ordering::Relaxed)),
-        );
-        families.push(
-            Family::gauge(
-                "wanproxy_certificate_expiry_timestamp_seconds",
-                "When this edge's certificate ends",
-            )
-            .with(&[], self.certificate_expiry_seconds.load(Ordering::Relaxed)),
-        );
-        families.push(
-            Family::gauge("wanproxy_build_info", "The program's version")
-                .with(&[("version", self.version)], 1),
-        );
-        families.extend(os::process_stats().iter().flat_map(process_families));
-        families
-    }
-
-    fn traffic(&self) -> Vec<Family> {
-        let mut service_lan = Family::counter(
-            "wanproxy_service_lan_bytes",
-            "Plain bytes of a service's streams",
-        );
-        let mut service_wan = Family::counter(
-            "wanproxy_service_wan_bytes",
-            "Bytes of the frames of a service's streams",
-        );
-        let mut open = Family::gauge("wanproxy_streams_open", "Streams open now");
-        let mut streams = Family::counter("wanproxy_streams", "Streams that have ended");
-        for (service, counters) in self.counters.services() {
-            directions(&mut service_lan, ("service", &service), &counters.lan);
-            directions(&mut service_wan, ("service", &service), &counters.wan);
-            open.push(&[("service", &service)], counters.streams_open.get());
-            for result in StreamResult::ALL {
-                streams.push(
-                    &[("service", &service), ("result", result.label())],
-                    counters.streams(result),
-                );
-            }
-        }
-        let mut peer_lan =
-            Family::counter("wanproxy_peer_lan_bytes", "Plain bytes of a peer's streams");
-        let mut peer_wan = Family::counter(
-            "wanproxy_peer_wan_bytes",
-            "Bytes written to and read from a peer's TCP connections",
-        );
-        let mut resumes =
-            Family::counter("wanproxy_tunnel_resumes", "Times that a tunnel was resumed");
-        for (peer, counters) in self.counters.peers() {
-            directions(&mut peer_lan, ("peer", &peer), &counters.lan);
-            directions(&mut peer_wan, ("peer", &peer), &counters.wan);
-            resumes.push(&[("peer", &peer)], counters.resumes.get());
-        }
-        let mut codec = Family::counter(
-            "wanproxy_codec_bytes",
-            "Plain bytes sent, by what the codec made of them",
-        );
-        for (service, peer, counters) in self.counters.codecs() {
-            for (kind, count) in [
-                ("copied", &counters.copied),
-                ("compressed", &counters.compressed),
-                ("raw", &counters.raw),
-            ] {
-                codec.push(
-                    &[("service", &service), ("peer", &peer), ("kind", kind)],
-                    count.get(),
-                );
-            }
-        }
-        let mut refused = Family::counter(
-            "wanproxy_refused_blocks",
-            "Blocks that could not be decoded and were sent again",
-        );
-        for (reason, count) in self.counters.refused() {
-            refused.push(&[("reason", refuse_label(reason))], count);
-        }
-        let failures = Family::counter(
-            "wanproxy_integrity_failures",
-            "Blocks whose checksum was wrong",
-        )
-        .with(&[], self.counters.integrity_failures.get());
-        let mut refusals = Family::counter(
-            "wanproxy_policy_refusals",
-            "Streams refused by policy or limits",
-        );
-        for (reason, count) in self.refusals.counts() {
-            refusals.push(&[("reason", reason)], count);
-        }
-        vec![
-            service_lan,
-            service_wan,
-            open,
-            streams,
-            peer_lan,
-            peer_wan,
-            resumes,
-            codec,
-            refused,
-            failures,
-            refusals,
-        ]
-    }
-
-    fn tunnels(&self, tunnels: &[TunnelHandle]) -> Vec<Family> {
-        let mut up = Family::gauge("wanproxy_tunnel_up", "1 while a tunnel with the peer is up");
-        let mut rtt = Family::gauge("wanproxy_link_rtt_seconds", "Smoothed round trip of a link");
-        let mut history = Family::gauge("wanproxy_history_bytes", "Bytes held in histories");
-        for (peer, _) in self.counters.peers() {
-            let of_peer: Vec<&TunnelHandle> = tunnels
-                .iter()
-                .filter(|tunnel| tunnel.is_up() && *tunnel.peer() == peer)
-                .collect();
-            up.push(&[("peer", &peer)], !of_peer.is_empty());
-            for (index, link) in of_peer.iter().flat_map(|tunnel| tunnel.links()).enumerate() {
-                if let Some(seconds) = rtt_seconds(link.counters.rtt_us()) {
-                    rtt.push(&[("peer", &peer), ("link", &index.to_string())], seconds);
-                }
-            }
-            let (own, mirror) = self.histories.peer_bytes(&peer);
-            history.push(&[("peer", &peer), ("kind", "own")], own);
-            history.push(&[("peer", &peer), ("kind", "mirror")], mirror);
-        }
-        vec![up, rtt, history]
-    }
-
-    fn memory(&self) -> Vec<Family> {
-        let snapshot = self.budget.snapshot();
-        let mut memory = Family::gauge("wanproxy_memory_bytes", "Memory in use, by what for");
-        for usage in Use::ALL {
-            memory.push(
-                &[("use", usage.label())],
-                u64::try_from(snapshot.used_for(usage)).unwrap_or(u64::MAX),
-            );
-        }
-        let capacity = Family::gauge("wanproxy_history_capacity_bytes", "Bound on all histories")
-            .with(&[], self.histories.stats().capacity_bytes);
-        vec![memory, capacity]
     }
 
     /// Everything for `/api/status`. `own` are the services that this edge listens for; those of peers follow them.
@@ -327,17 +174,12 @@ impl Sources {
     }
 }
 
-fn directions(family: &mut Family, label: (&'static str, &str), directions: &Directions) {
-    family.push(&[label, ("direction", TO_WAN)], directions.to_wan.get());
-    family.push(&[label, ("direction", FROM_WAN)], directions.from_wan.get());
-}
-
 fn both(directions: &Directions) -> u64 {
     directions.to_wan.get() + directions.from_wan.get()
 }
 
 /// Seconds of a round trip in microseconds, of which 0 means that none was measured.
-fn rtt_seconds(rtt_us: u64) -> Option<f64> {
+pub(super) fn rtt_seconds(rtt_us: u64) -> Option<f64> {
     (rtt_us > 0).then(|| rtt_us as f64 / 1e6)
 }
 
@@ -365,43 +207,8 @@ fn sum_codecs(
     sums
 }
 
-fn pool_families(pools: &[PoolSnapshot]) -> Vec<Family> {
-    let mut ended = Family::untyped("wanproxy_pool_jobs_total", "Jobs that have ended");
-    let mut jobs = Family::gauge("wanproxy_pool_jobs", "Jobs by state");
-    let mut waits = Family::histogram(
-        "wanproxy_pool_wait_seconds",
-        "How long jobs waited for their first thread",
-    );
-    for pool in pools {
-        for (result, count) in [
-            ("finished", pool.finished_total),
-            ("stopped", pool.stopped_total),
-            ("panicked", pool.panicked_total),
-        ] {
-            ended.push(&[("pool", pool.pool), ("result", result)], count);
-        }
-        for state in JobState::ALL {
-            jobs.push(
-                &[("pool", pool.pool), ("state", state.label())],
-                pool.jobs_in(state),
-            );
-        }
-        let bounds = WAIT_BOUNDS_SECONDS.into_iter().chain([f64::INFINITY]);
-        let buckets = bounds.zip(pool.wait.counts).collect();
-        waits.push(
-            &[("pool", pool.pool)],
-            Value::Distribution {
-                buckets,
-                sum: pool.wait.sum_seconds,
-            },
-        );
-    }
-    vec![ended, jobs, waits]
-}
-
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+pub(super) mod tests {
     use std::num::NonZeroUsize;
 
     use tokio::runtime::Handle;
@@ -410,7 +217,8 @@ mod tests {
 
     use super::*;
 
-    fn sources() -> Sources {
+    /// Counters of an edge that has done nothing.
+    pub(in crate::metrics) fn sources() -> Sources {
         let one = NonZeroUsize::MIN;
         let config = PoolsConfig {
             codec_threads: one,
@@ -432,43 +240,6 @@ mod tests {
             reload_success: AtomicBool::new(true),
             certificate_expiry_seconds: AtomicU64::new(0),
         }
-    }
-
-    #[tokio::test]
-    async fn every_metric_of_the_contract_is_there() {
-        let sources = sources();
-        sources.counters.service("files").lan.to_wan.add(5);
-        sources.counters.peer("server").wan.from_wan.add(7);
-        sources.counters.codec("files", "server").copied.add(3);
-        sources.refusals.count("loopback");
-        sources.set_certificate_expiry(UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000));
-        let text = super::super::text(sources.families(&[])).unwrap();
-        for line in [
-            "wanproxy_service_lan_bytes_total{service=\"files\",direction=\"to_wan\"} 5",
-            "wanproxy_service_wan_bytes_total{service=\"files\",direction=\"from_wan\"} 0",
-            "wanproxy_peer_lan_bytes_total{peer=\"server\",direction=\"to_wan\"} 0",
-            "wanproxy_peer_wan_bytes_total{peer=\"server\",direction=\"from_wan\"} 7",
-            "wanproxy_codec_bytes_total{service=\"files\",peer=\"server\",kind=\"copied\"} 3",
-            "wanproxy_refused_blocks_total{reason=\"damaged\"} 0",
-            "wanproxy_streams_total{service=\"files\",result=\"completed\"} 0",
-            "wanproxy_tunnel_resumes_total{peer=\"server\"} 0",
-            "wanproxy_integrity_failures_total 0",
-            "wanproxy_policy_refusals_total{reason=\"loopback\"} 1",
-            "wanproxy_pool_jobs_total{pool=\"codec\",result=\"finished\"} 0",
-            "wanproxy_streams_open{service=\"files\"} 0",
-            "wanproxy_tunnel_up{peer=\"server\"} 0",
-            "wanproxy_history_bytes{peer=\"server\",kind=\"own\"} 0",
-            "wanproxy_history_capacity_bytes 1048576",
-            "wanproxy_pool_jobs{pool=\"codec\",state=\"running\"} 0",
-            "wanproxy_memory_bytes{use=\"credit\"} 0",
-            "wanproxy_config_reload_success 1",
-            "wanproxy_certificate_expiry_timestamp_seconds 1800000000",
-            "wanproxy_build_info{version=\"0.0.0\"} 1",
-            "wanproxy_pool_wait_seconds_bucket{le=\"+Inf\",pool=\"codec\"} 0",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} in {text}");
-        }
-        assert!(text.contains("# TYPE wanproxy_link_rtt_seconds gauge"));
     }
 
     #[tokio::test]
