@@ -1,6 +1,6 @@
 //! A client's connector and a server's acceptor over loopback: real sockets, real TLS, real pools.
 
-#![expect(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/identities.rs"]
 mod identities;
