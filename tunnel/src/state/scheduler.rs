@@ -39,10 +39,6 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(super) fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.old.is_empty()
-    }
-
     pub(super) fn len(&self) -> usize {
         self.fresh.len() + self.old.len()
     }

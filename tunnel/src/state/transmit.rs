@@ -119,7 +119,7 @@ impl Tunnel {
         };
         // One link carries everything; the others only say that they live.
         let carries = self.links.first().is_some_and(|first| first.id == link);
-        let has_data = carries && (!self.scheduler.is_empty() || self.goaway_to_send.is_some());
+        let has_data = carries && (self.goaway_to_send.is_some() || self.next_sender().is_some());
         let Some(state) = self.link_mut(link) else {
             return 0;
         };
@@ -174,32 +174,36 @@ impl Tunnel {
             });
             return true;
         }
+        let Some(id) = self.next_sender() else {
+            return false;
+        };
+        let bytes = self.transmit_for(id, sink, now);
+        let quantum = self.quantum_bytes();
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let quantum = quantum.saturating_mul(i64::from(stream.weight));
+            self.scheduler.sent(&mut stream.turn, bytes, quantum);
+        }
+        true
+    }
+
+    /// The stream whose turn it is and that can send; those that cannot leave the round, or wait for a number in it.
+    fn next_sender(&mut self) -> Option<StreamId> {
         // An idle stream is met twice before it leaves, one that waits for a number once.
         for _ in 0..2 * self.scheduler.len() {
-            let Some(id) = self.scheduler.head() else {
-                return false;
-            };
+            let id = self.scheduler.head()?;
             let Some(stream) = self.streams.get_mut(&id) else {
                 self.scheduler.forget_head();
                 continue;
             };
             if !stream.has_to_send() {
                 self.scheduler.idle(&mut stream.turn);
-                continue;
-            }
-            if stream.send.current.is_none() && !self.retention.has_room() {
+            } else if stream.send.current.is_none() && !self.retention.has_room() {
                 self.scheduler.rotate(&mut stream.turn);
-                continue;
+            } else {
+                return Some(id);
             }
-            let bytes = self.transmit_for(id, sink, now);
-            let quantum = self.quantum_bytes();
-            if let Some(stream) = self.streams.get_mut(&id) {
-                let quantum = quantum.saturating_mul(i64::from(stream.weight));
-                self.scheduler.sent(&mut stream.turn, bytes, quantum);
-            }
-            return true;
         }
-        false
+        None
     }
 
     /// The stream's next frame or fragment; it has one. Returns its bytes.

@@ -123,6 +123,9 @@ pub struct World {
 
 pub const LINK: u64 = 0;
 
+/// Rounds at one moment of virtual time: a line without a rate may carry a lot at once, and nothing goes on for ever.
+const ROUNDS_MAX: usize = 1_000_000;
+
 pub fn domain(history_bytes: u64, seed: u64) -> Arc<Domain> {
     let mut epoch = [0; 16];
     epoch[..8].copy_from_slice(&seed.to_le_bytes());
@@ -261,7 +264,14 @@ impl World {
 
     /// Everything that is due now, then on to the next moment at which something is.
     pub fn step(&mut self) -> Result<(), Violation> {
+        let mut rounds = 0;
         loop {
+            rounds += 1;
+            assert!(
+                rounds < ROUNDS_MAX,
+                "the tunnel makes work for itself: {:?}",
+                self.ends.each_ref().map(|end| &end.tunnel)
+            );
             let mut moved = false;
             let first = usize::try_from(self.random.below(2)).unwrap();
             for side in [first, 1 - first] {
