@@ -229,6 +229,10 @@ impl Dialer {
             let started = Instant::now();
             let mut again_at_once = false;
             match self.connect_any().await {
+                Ok((tunnel, server)) if self.identity.is_invite() => {
+                    tracing::info!(peer = %tunnel.peer(), %server, "exchanging the invite for a certificate");
+                    again_at_once = self.exchange(&tunnel).await;
+                }
                 Ok((tunnel, server)) => {
                     tracing::info!(peer = %tunnel.peer(), %server, "tunnel up");
                     self.note(None);
@@ -264,6 +268,27 @@ impl Dialer {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.tunnels += u64::from(error.is_none());
         status.last_error = error;
+    }
+
+    /// Exchanges the invite over a tunnel that is good for nothing else, and is therefore not published. True when it worked.
+    async fn exchange(&self, tunnel: &TunnelHandle) -> bool {
+        let exchanged = match self.renew(tunnel).await {
+            Ok(true) => true,
+            Ok(false) => {
+                self.note(Some(
+                    "the line was lost before the invite was exchanged".to_owned(),
+                ));
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "the invite could not be exchanged");
+                self.note(Some(format!("the invite could not be exchanged: {error}")));
+                false
+            }
+        };
+        tunnel.close(EndCause::Closed("the invite's link is done".to_owned()));
+        tunnel.ended().await;
+        exchanged
     }
 
     /// Renews when due, until the tunnel takes no more streams. True when it was ended to use a new certificate.

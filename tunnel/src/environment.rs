@@ -105,6 +105,8 @@ pub struct PeerIdentity {
 pub trait ClientIdentity: Send + Sync + 'static {
     /// The TLS side made from the present certificate.
     fn tls(&self) -> ClientTls;
+    /// Is the present certificate an invite's? Its links are only for exchanging it.
+    fn is_invite(&self) -> bool;
     /// Checks the server's verified chain (role, pins); the error is one line for the log.
     fn check_server(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String>;
     /// A signing request when the certificate should be replaced now: it is an invite's, or old. May read and write files; called on a blocking thread.

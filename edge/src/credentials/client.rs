@@ -96,6 +96,10 @@ impl ClientIdentity for ClientCredentials {
         self.present.load().tls.clone()
     }
 
+    fn is_invite(&self) -> bool {
+        self.present.load().identity.own.invite.is_some()
+    }
+
     fn check_server(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String> {
         let leaf = chain.first().ok_or("the server showed no certificate")?;
         let peer = self

@@ -92,9 +92,10 @@ fn an_invite_is_exchanged_once_and_the_new_certificate_is_used() {
     let request = client.begin_renewal().unwrap().unwrap();
     let answer = server.sign(&before, &request);
     assert!(matches!(&answer, Renewed::Issued(chain) if !chain.is_empty()));
+    assert!(client.is_invite());
     let invite_ends = client.not_after();
     assert_eq!(client.finish_renewal(answer), Ok(true));
-    assert!(client.not_after() > invite_ends);
+    assert!(client.not_after() > invite_ends && !client.is_invite());
     let after = chain(&world);
     assert_eq!(
         server.check_client(&after),

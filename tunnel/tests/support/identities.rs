@@ -58,6 +58,10 @@ impl ClientIdentity for TestClient {
         self.0.clone()
     }
 
+    fn is_invite(&self) -> bool {
+        false
+    }
+
     fn check_server(&self, _chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String> {
         Ok(PeerIdentity {
             name: "hq".to_owned(),
