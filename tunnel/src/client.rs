@@ -449,7 +449,7 @@ impl Dialer {
             mail: (sender, receiver),
             incoming: self.incoming.clone(),
             renewals: None,
-            histories: self.environment.histories.clone(),
+            histories: Some(self.environment.histories.clone()),
             published,
         });
         tokio::spawn(driver);

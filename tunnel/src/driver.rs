@@ -80,7 +80,8 @@ pub(crate) struct Parts {
     pub(crate) mail: (Sender<Mail>, Receiver<Mail>),
     pub(crate) incoming: mpsc::UnboundedSender<IncomingStream>,
     pub(crate) renewals: Option<mpsc::UnboundedSender<Bytes>>,
-    pub(crate) histories: Arc<Histories>,
+    /// Where a domain that the peer offers is found; none where the peer is to have none.
+    pub(crate) histories: Option<Arc<Histories>>,
     pub(crate) published: Published,
 }
 
@@ -105,7 +106,7 @@ pub(crate) struct Driver {
     incoming: mpsc::UnboundedSender<IncomingStream>,
     renewals: Option<mpsc::UnboundedSender<Bytes>>,
     renewed: Option<oneshot::Sender<codec::frame::Renewed>>,
-    histories: Arc<Histories>,
+    histories: Option<Arc<Histories>>,
     published: Published,
     draining: bool,
     /// Why it ends, and until when what is sealed may still be flushed.
@@ -613,9 +614,10 @@ impl Driver {
                 }
             }
             Event::DomainOffered { domain, name } => {
-                let peer = self.published.peer.clone();
-                let histories = self.histories.domain(&peer, &name);
-                self.tunnel.attach_domain(domain, name, histories, now);
+                if let Some(histories) = &self.histories {
+                    let histories = histories.domain(&self.published.peer, &name);
+                    self.tunnel.attach_domain(domain, name, histories, now);
+                }
             }
             Event::Renew { request } => match &self.renewals {
                 Some(renewals) if renewals.send(request).is_ok() => {}

@@ -9,18 +9,16 @@ use codec::domain::{Domain, DomainConfig};
 /// A peer for whom no room is left gets this much, so that it still gains within its recent traffic.
 const SMALL_BYTES: u64 = 8 << 20;
 
-/// Each new domain gets this part of what is left: half for the first, a quarter for the second, and so on.
-const SHARE_OF_REST: u64 = 2;
-
 /// An index entry (8 bytes) for every 128 bytes of history, and as much again so that buckets rarely overflow.
 const HISTORY_BYTES_PER_INDEX_BYTE: u64 = 8;
 
-/// Which way most bytes are expected to go; sets how a domain's room is split.
+/// Which side these histories are on: sets how room is shared out, and how a domain's room is split between what is
+/// sent and what is received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lean {
-    /// Mostly received (a branch): two thirds for the mirror.
+    /// A branch: mostly received, so two thirds for the mirror; one peer, so nearly all for the first domain.
     Receiving,
-    /// Mostly sent (headquarters): two thirds for the own history.
+    /// Headquarters: mostly sent, so two thirds for the own history; many peers, so half of what is left for each new domain.
     Sending,
 }
 
@@ -78,7 +76,10 @@ impl Histories {
         if let Some(domain) = rooms.domains.get(&key) {
             return domain.clone();
         }
-        let share = rooms.rest_bytes / SHARE_OF_REST;
+        let share = match self.lean {
+            Lean::Receiving => rooms.rest_bytes / 8 * 7,
+            Lean::Sending => rooms.rest_bytes / 2,
+        };
         let room = share.max(SMALL_BYTES);
         rooms.rest_bytes = rooms.rest_bytes.saturating_sub(room);
         let third = room / 3;

@@ -423,7 +423,7 @@ impl Admission {
             mail: (sender, receiver),
             incoming: self.incoming.clone(),
             renewals: Some(renewals),
-            histories: self.environment.histories.clone(),
+            histories: (!peer.invite).then(|| self.environment.histories.clone()),
             published,
         });
         if !self.tunnels.add(&handle, hello.instance) {
