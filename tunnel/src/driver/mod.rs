@@ -1,0 +1,253 @@
+//! One task a tunnel: owns the state machine, polls the tunnel's links, its mailbox and one timer.
+//!
+//! Nothing here blocks. What costs CPU goes to the pools and comes back as mail, except what is small enough to be done
+//! on the spot. Each poll clears the pokes first, then drains what was queued, until nothing moves any more.
+
+mod events;
+mod jobs;
+mod links;
+mod mail;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use codec::frame::{Reason, StreamId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
+
+use crate::handle::{EndCause, Published};
+use crate::histories::Histories;
+use crate::link::{Link, OpenOutput};
+use crate::pool::{Outcome, Pools, SlotWaiter};
+use crate::state::{CodecDone, CodecJob, JobId, LinkId, OpenSpec, Tunnel};
+use crate::stream::{IncomingStream, Shared};
+use crate::tls::TlsError;
+use crate::wake::{Receiver, Sender};
+
+/// Rounds of "look at everything once" in one poll before the driver lets other tasks of its worker run: bounds how
+/// long one busy tunnel keeps a worker (about 64 batches).
+const ROUNDS_PER_POLL: usize = 64;
+
+/// An ended tunnel's last sealed bytes and `close_notify` get this long to reach the socket.
+const FLUSH_MAX: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What arrives in a driver's mailbox.
+pub(crate) enum Mail {
+    /// A stream's record has something for the driver.
+    Stream(Arc<Shared>),
+    /// Somebody wants something of the tunnel.
+    Command(Command),
+    /// A codec job ended.
+    Codec(JobId, Outcome<CodecDone>),
+    /// An open job ended.
+    Opened(LinkId, Outcome<OpenOutput>),
+    /// A seal job ended.
+    Sealed(LinkId, Outcome<Result<Bytes, TlsError>>),
+}
+
+/// What others ask of a tunnel.
+pub(crate) enum Command {
+    /// Open a stream.
+    Open(OpenSpec, Arc<Shared>),
+    /// The target of an incoming stream is connected.
+    Accept(Arc<Shared>, Option<SocketAddr>),
+    /// The target of an incoming stream cannot be had.
+    Refuse(Arc<Shared>, Reason),
+    /// Ask the peer for a new certificate (client edge).
+    Renew(Bytes, oneshot::Sender<codec::frame::Renewed>),
+    /// Answer the peer's request for a certificate (server edge).
+    Renewed(codec::frame::Renewed),
+    /// Accept no new streams; end when the last one has.
+    GoAway(Reason),
+    /// End now; streams are reset.
+    Close(EndCause),
+}
+
+/// What a driver is started with.
+pub(crate) struct Parts {
+    pub(crate) tunnel: Tunnel,
+    pub(crate) link: Link,
+    pub(crate) pools: Arc<Pools>,
+    pub(crate) inline_below_bytes: usize,
+    pub(crate) mail: (Sender<Mail>, Receiver<Mail>),
+    pub(crate) incoming: mpsc::UnboundedSender<IncomingStream>,
+    pub(crate) renewals: Option<mpsc::UnboundedSender<Bytes>>,
+    /// Where a domain that the peer offers is found; none where the peer is to have none.
+    pub(crate) histories: Option<Arc<Histories>>,
+    pub(crate) published: Published,
+}
+
+/// The driver; a future that resolves with why the tunnel ended.
+pub(crate) struct Driver {
+    tunnel: Tunnel,
+    links: Vec<Link>,
+    streams: HashMap<StreamId, Arc<Shared>>,
+    /// Streams that wait until the peer's credit allows another Open.
+    waiting: VecDeque<(OpenSpec, Arc<Shared>)>,
+    pools: Arc<Pools>,
+    codec_slots: SlotWaiter,
+    jobs_out: usize,
+    /// A job that waits for a place in the pool's queue.
+    job_held: Option<(JobId, CodecJob)>,
+    inline_below_bytes: usize,
+    sender: Sender<Mail>,
+    receiver: Receiver<Mail>,
+    batch: VecDeque<Mail>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Option<Instant>,
+    incoming: mpsc::UnboundedSender<IncomingStream>,
+    renewals: Option<mpsc::UnboundedSender<Bytes>>,
+    renewed: Option<oneshot::Sender<codec::frame::Renewed>>,
+    histories: Option<Arc<Histories>>,
+    published: Published,
+    draining: bool,
+    /// Why it ends, and until when what is sealed may still be flushed.
+    ending: Option<(EndCause, Instant)>,
+}
+
+impl Future for Driver {
+    type Output = EndCause;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let driver = self.get_mut();
+        for _ in 0..ROUNDS_PER_POLL {
+            let moved = driver.round(cx);
+            if let Some((cause, _)) = driver.ending.clone()
+                && driver.poll_ended(cx)
+            {
+                return Poll::Ready(cause);
+            }
+            if !moved && !driver.poll_timer(cx) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (sender, receiver) = parts.mail;
+        let mut driver = Self {
+            tunnel: parts.tunnel,
+            links: Vec::new(),
+            streams: HashMap::new(),
+            waiting: VecDeque::new(),
+            codec_slots: parts.pools.codec.slot_waiter(),
+            pools: parts.pools,
+            jobs_out: 0,
+            job_held: None,
+            inline_below_bytes: parts.inline_below_bytes,
+            sender,
+            receiver,
+            batch: VecDeque::new(),
+            timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            timer_at: None,
+            incoming: parts.incoming,
+            renewals: parts.renewals,
+            renewed: None,
+            histories: parts.histories,
+            published: parts.published,
+            draining: false,
+            ending: None,
+        };
+        driver.add_link(parts.link);
+        driver
+    }
+
+    fn add_link(&mut self, link: Link) {
+        self.tunnel.link_up(link.id, Instant::now());
+        self.links.push(link);
+        let status = self.links.iter().map(|l| crate::handle::LinkStatus {
+            address: l.peer_address,
+            counters: l.counters.clone(),
+        });
+        self.published.set_links(status.collect());
+    }
+
+    /// Looks at everything once; true when anything moved.
+    fn round(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        let mut moved = self.take_mail(cx, now);
+        moved |= self.receive(cx, now);
+        if self.tunnel.poll_timeout().is_some_and(|at| at <= now) {
+            self.tunnel.handle_timeout(now);
+            moved = true;
+        }
+        moved |= self.run_jobs(cx, now);
+        moved |= self.take_events(now);
+        moved |= self.transmit(cx, now);
+        if self.draining && self.streams.is_empty() && self.waiting.is_empty() && self.is_quiet() {
+            self.begin_end(EndCause::Drained);
+        }
+        moved
+    }
+
+    /// No stream is open and everything sent was acknowledged.
+    fn is_quiet(&self) -> bool {
+        let stats = self.tunnel.stats();
+        stats.streams_open == 0 && stats.unacknowledged_encoded_bytes == 0
+    }
+
+    /// Arms the timer for the machine's next deadline; true when it has passed already.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let flush_until = self.ending.as_ref().map(|(_, until)| *until);
+        let Some(at) = self
+            .tunnel
+            .poll_timeout()
+            .into_iter()
+            .chain(flush_until)
+            .min()
+        else {
+            self.timer_at = None;
+            return false;
+        };
+        if self.timer_at != Some(at) {
+            self.timer_at = Some(at);
+            self.timer.as_mut().reset(at.into());
+        }
+        let fired = self.timer.as_mut().poll(cx).is_ready();
+        if fired {
+            self.timer_at = None;
+        }
+        fired
+    }
+
+    /// The tunnel is over: its streams end, its histories are free for the next tunnel and its handles know, all before
+    /// the last bytes are flushed, which a dead line may never take.
+    fn begin_end(&mut self, cause: EndCause) {
+        if self.ending.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        for link in &mut self.links {
+            let _ = link.start_close();
+            self.tunnel.link_lost(link.id, now);
+        }
+        let open = self.streams.drain().map(|(_, shared)| shared);
+        for shared in open.chain(self.waiting.drain(..).map(|(_, shared)| shared)) {
+            shared.fail(Reason::TunnelLost);
+        }
+        self.published.set_links(Vec::new());
+        let _ = self.published.ended.send_replace(Some(cause.clone()));
+        self.ending = Some((cause, now + FLUSH_MAX));
+    }
+
+    /// True once nothing more can be flushed.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        self.links.retain_mut(|link| {
+            !matches!(link.poll_send(cx), Poll::Ready(Err(_))) && !link.is_flushed()
+        });
+        self.links.is_empty()
+            || self
+                .ending
+                .as_ref()
+                .is_some_and(|(_, until)| *until <= Instant::now())
+    }
+}
