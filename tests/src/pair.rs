@@ -136,16 +136,18 @@ impl Pair {
     }
 
     /// Starts another client edge `name` of the same server, with `extra` merged into its configuration (see
-    /// [`PairBuilder::client_toml`]).
+    /// [`PairBuilder::client_toml`]), and waits for its tunnel.
     ///
     /// # Errors
-    /// When a command fails or the edge does not start.
+    /// When a command fails, the edge does not start, or no tunnel comes up.
     pub async fn start_client(&self, name: &str, extra: &str) -> Result<EdgeProcess> {
         let directory = self.join(name).await?;
-        self.start_joined(&directory, extra).await
+        let client = self.start_joined(&directory, extra).await?;
+        builder::has_tunnel(&client).await?;
+        Ok(client)
     }
 
-    /// Starts a client edge with the credentials that are in `directory` already.
+    /// Starts a client edge with the credentials that are in `directory` already, and does not wait for its tunnel.
     ///
     /// # Errors
     /// When it does not start.

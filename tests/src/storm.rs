@@ -113,7 +113,11 @@ async fn play(entrance: SocketAddr, script: Script, open: Arc<Barrier>) -> (Scri
     };
     let connected = connected.await;
     open.wait().await;
-    let outcome = match connected {
+    let begun = match connected {
+        Ok(mut connection) => Script::begin(&mut connection).await.map(|()| connection),
+        Err(error) => Err(error),
+    };
+    let outcome = match begun {
         Ok(connection) => side::near(connection, script).await,
         Err(error) => Outcome::not_opened(&error),
     };
@@ -121,8 +125,12 @@ async fn play(entrance: SocketAddr, script: Script, open: Arc<Barrier>) -> (Scri
 }
 
 async fn serve(mut connection: TcpStream, outcomes: Outcomes) -> io::Result<()> {
-    let script = Script::welcome(&mut connection).await?;
-    let outcome = side::far(connection, script).await;
+    let script = Script::learn(&mut connection).await?;
+    let outcome = match Script::welcome(&mut connection).await {
+        Ok(()) => side::far(connection, script).await,
+        // The near end may reset at once, and a reset may overtake what came before it.
+        Err(error) => Outcome::not_begun(&error),
+    };
     outcomes
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

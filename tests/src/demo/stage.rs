@@ -2,11 +2,10 @@
 //! leads to the origin directly.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use tokio::time::sleep;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Options;
@@ -19,12 +18,6 @@ use crate::pair::Pair;
 
 /// Name of the client edge's listener.
 const LISTENER: &str = "origin";
-
-/// The tunnel is up long before this, or never.
-const TUNNEL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Pause between two looks whether it is up.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -60,7 +53,7 @@ pub(super) struct Measured {
 }
 
 impl Stage {
-    /// Starts everything and waits for the tunnel.
+    /// Starts everything; the tunnel is up then.
     pub(super) async fn set(options: &Options) -> Result<Self> {
         let origin = HttpOrigin::start().context("cannot start the origin")?;
         let direct =
@@ -72,16 +65,6 @@ impl Stage {
             .show_build()
             .start()
             .await?;
-        let began = Instant::now();
-        while !pair.client().is_ready().await {
-            if began.elapsed() > TUNNEL_TIMEOUT {
-                bail!(
-                    "no tunnel within {TUNNEL_TIMEOUT:?}; the client logged: {}",
-                    pair.client().last_log_lines()
-                );
-            }
-            sleep(LOOK_PAUSE).await;
-        }
         Ok(Self {
             origin,
             direct,

@@ -1,12 +1,20 @@
 //! What a pair is made of, and the order in which it starts.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use tokio::time::{Instant, sleep};
 
 use super::config::Listener;
 use super::{CLIENT_NAME, EdgeProcess, Pair, Programs, Show, commands, config};
 use crate::line::{Line, LineConfig};
+
+/// The tunnel is up long before this, or never.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pause between two looks whether it is up.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Chooses the listeners, the line and the configuration of a [`Pair`].
 #[derive(Clone, Debug, Default)]
@@ -76,8 +84,8 @@ impl PairBuilder {
         self
     }
 
-    /// Builds the programs if needed, makes the identities and starts everything. Returns when both edges listen; a
-    /// connection to the client may come at once, as the client lets it wait for the tunnel.
+    /// Builds the programs if needed, makes the identities and starts everything. Returns when both edges listen and the
+    /// tunnel between them is up.
     ///
     /// # Errors
     /// When anything of it fails, with what the failing program logged.
@@ -122,6 +130,7 @@ impl PairBuilder {
         )?;
         let client =
             EdgeProcess::start(programs.client(), &client_directory.join("client.toml")).await?;
+        has_tunnel(&client).await?;
         Ok(Pair {
             client,
             server,
@@ -130,6 +139,21 @@ impl PairBuilder {
             directory,
         })
     }
+}
+
+/// Waits until the client edge has a tunnel, so that what is counted and timed is not its beginning.
+pub(super) async fn has_tunnel(client: &EdgeProcess) -> Result<()> {
+    let deadline = Instant::now() + TUNNEL_TIMEOUT;
+    while !client.is_ready().await {
+        if Instant::now() > deadline {
+            bail!(
+                "no tunnel within {TUNNEL_TIMEOUT:?}; the client logged: {}",
+                client.last_log_lines()
+            );
+        }
+        sleep(LOOK_PAUSE).await;
+    }
+    Ok(())
 }
 
 fn default_allow() -> Vec<String> {

@@ -14,6 +14,9 @@ const INTRODUCTION_BYTES: usize = 41;
 /// The far end answers this once it knows the script, so that the connection is open from end to end.
 const WELCOME: u8 = b'!';
 
+/// The near end says this when all connections of the storm are open.
+const BEGIN: u8 = b'>';
+
 /// Largest transfer of a random script, in bytes.
 const MAX_RANDOM_BYTES: u64 = 256 * 1024;
 
@@ -155,8 +158,22 @@ impl Script {
         }
     }
 
-    /// Learns the script from the near end and welcomes it.
-    pub(super) async fn welcome(connection: &mut TcpStream) -> io::Result<Self> {
+    /// Welcomes the near end and waits until it begins. (A reset before that could overtake the welcome.)
+    pub(super) async fn welcome(connection: &mut TcpStream) -> io::Result<()> {
+        connection.write_all(&[WELCOME]).await?;
+        match connection.read_u8().await? {
+            BEGIN => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Lets the far end begin.
+    pub(super) async fn begin(connection: &mut TcpStream) -> io::Result<()> {
+        connection.write_all(&[BEGIN]).await
+    }
+
+    /// Learns the script from the near end.
+    pub(super) async fn learn(connection: &mut TcpStream) -> io::Result<Self> {
         let mut numbers = [0; 5];
         for number in &mut numbers {
             *number = connection.read_u64_le().await?;
@@ -166,7 +183,6 @@ impl Script {
             .get(usize::from(connection.read_u8().await?))
             .copied();
         let ending = ending.ok_or(io::ErrorKind::InvalidData)?;
-        connection.write_all(&[WELCOME]).await?;
         Ok(Self {
             id,
             seed,

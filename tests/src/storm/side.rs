@@ -46,6 +46,19 @@ impl Outcome {
         }
     }
 
+    /// The other end went away before it began. Without a reset that is as wrong as any other early end.
+    pub(super) fn not_begun(error: &io::Error) -> Self {
+        let end = match error.kind() {
+            io::ErrorKind::UnexpectedEof => End::NotOpened(error.to_string()),
+            kind => End::Broken(kind),
+        };
+        Self {
+            received: 0,
+            end,
+            send_error: None,
+        }
+    }
+
     /// All `bytes` came, then a clean end, and sending went well.
     pub(super) fn is_complete(&self, bytes: u64) -> bool {
         self.received == bytes && self.end == End::Complete && self.send_error.is_none()
