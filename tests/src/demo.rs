@@ -46,16 +46,16 @@ async fn play(options: &Options) -> Result<()> {
     let stage = Stage::set(options).await?;
     progress.say(&format!(
         "{} of real files over an emulated line of {}, {} ms each way",
-        report::megabytes(samples.iter().map(Sample::bytes).sum()),
+        report::megabytes(samples.files.iter().map(Sample::bytes).sum()),
         options.rate(),
         options.delay().as_millis(),
     ));
 
     let mut rows = Vec::new();
-    for (index, sample) in samples.iter().enumerate() {
+    for (index, sample) in samples.files.iter().enumerate() {
         rows.extend(compare(&stage, &progress, index, sample).await?);
     }
-    let report = Report::new(options, rows);
+    let report = Report::new(options, rows, samples.cut_bytes);
     let text = if options.json() {
         report.json()?
     } else {
@@ -69,7 +69,7 @@ async fn play(options: &Options) -> Result<()> {
     drop(stdout);
 
     if options.keep() {
-        progress.say(&stage.addresses(&samples)?);
+        progress.say(&stage.addresses(&samples.files)?);
         // Ends by a signal only.
         std::future::pending::<()>().await;
     }

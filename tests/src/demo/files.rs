@@ -28,6 +28,14 @@ const CHOSEN_FILES: usize = 3;
 /// Chooses the changes of the next version, so that every run makes the same.
 const EDIT_SEED: u64 = 2024;
 
+/// What moves.
+#[derive(Clone, Debug)]
+pub(super) struct Samples {
+    pub(super) files: Vec<Sample>,
+    /// Files larger than this were cut to it, in bytes.
+    pub(super) cut_bytes: Option<u64>,
+}
+
 /// A file and its next version.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
@@ -53,35 +61,47 @@ impl Sample {
 }
 
 /// The given files whole, or up to [`CHOSEN_FILES`] of this machine, each cut to its share of the budget.
-pub(super) async fn choose(options: &Options) -> Result<Vec<Sample>> {
+pub(super) async fn choose(options: &Options) -> Result<Samples> {
     if options.files().len() > 0 {
         let mut left = MAX_GIVEN_BYTES;
-        return options.files().map(|file| given(file, &mut left)).collect();
+        let files = options
+            .files()
+            .map(|file| given(file, &mut left))
+            .collect::<Result<_>>()?;
+        return Ok(Samples {
+            files,
+            cut_bytes: None,
+        });
     }
     let budget = (options.rate().bits_per_second() / 8).saturating_mul(BUDGET_SECONDS);
     let share = budget.clamp(MIN_BUDGET_BYTES, MAX_BUDGET_BYTES) / CHOSEN_FILES as u64;
-    let mut samples = Vec::new();
+    let mut files = Vec::new();
+    let mut cut_bytes = None;
     for file in candidates().await? {
         // The next one may do; only to find none at all is an error.
         if let Ok((bytes, whole)) = read(&file, share)
             && !bytes.is_empty()
         {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let part = if whole {
-                String::new()
-            } else {
-                format!(" (first {})", super::report::megabytes(share))
-            };
-            samples.push(Sample::new(format!("{name}{part}"), bytes));
+            files.push(Sample::new(name(&file), bytes));
+            if !whole {
+                cut_bytes = Some(share);
+            }
         }
-        if samples.len() == CHOSEN_FILES {
+        if files.len() == CHOSEN_FILES {
             break;
         }
     }
-    if samples.is_empty() {
+    if files.is_empty() {
         bail!("found no file to move: name some with --file PATH");
     }
-    Ok(samples)
+    Ok(Samples { files, cut_bytes })
+}
+
+fn name(file: &Path) -> String {
+    file.file_name()
+        .unwrap_or(file.as_os_str())
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn given(file: &Path, left: &mut u64) -> Result<Sample> {
@@ -98,12 +118,7 @@ fn given(file: &Path, left: &mut u64) -> Result<Sample> {
         bail!("{} grows while it is read", file.display());
     }
     *left -= bytes.len() as u64;
-    let name = file
-        .file_name()
-        .unwrap_or(file.as_os_str())
-        .to_string_lossy()
-        .into_owned();
-    Ok(Sample::new(name, bytes))
+    Ok(Sample::new(name(file), bytes))
 }
 
 /// The first `limit` bytes of a file, and whether that is all of it.
@@ -174,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn this_machine_has_files_within_the_budget() {
-        let samples = choose(&options(&[])).await.unwrap();
+        let samples = choose(&options(&[])).await.unwrap().files;
         let total: u64 = samples.iter().map(Sample::bytes).sum();
         assert!((MIN_BUDGET_BYTES..=25_000_000).contains(&total), "{total}");
         assert!(
@@ -189,9 +204,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("report.txt");
         std::fs::write(&file, b"text\n").unwrap();
-        let samples = choose(&options(&["--file", file.to_str().unwrap()]))
+        let chosen = choose(&options(&["--file", file.to_str().unwrap()]))
             .await
             .unwrap();
+        assert_eq!(chosen.cut_bytes, None);
+        let samples = chosen.files;
         assert_eq!(samples.len(), 1);
         assert_eq!(
             (samples[0].name.as_str(), &samples[0].original[..]),

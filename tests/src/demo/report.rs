@@ -12,7 +12,7 @@ use super::stage::Measured;
 const BAR_COLUMNS: f64 = 44.0;
 
 /// Longest file name shown in full.
-const NAME_COLUMNS: usize = 34;
+const NAME_COLUMNS: usize = 28;
 
 /// What the tunnel knew when the file came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -75,6 +75,8 @@ impl Row {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     line: LineReport,
+    /// Of larger files only so many bytes were moved.
+    cut_bytes: Option<u64>,
     /// Every transfer's bytes had the hash of what was sent; otherwise there is no report.
     verified: bool,
     transfers: Vec<Row>,
@@ -88,7 +90,7 @@ struct LineReport {
 }
 
 impl Report {
-    pub(super) fn new(options: &Options, transfers: Vec<Row>) -> Self {
+    pub(super) fn new(options: &Options, transfers: Vec<Row>, cut_bytes: Option<u64>) -> Self {
         let line = LineReport {
             rate_bits_per_s: options.rate().bits_per_second(),
             delay_ms: u64::try_from(options.delay().as_millis()).unwrap_or(u64::MAX),
@@ -98,6 +100,7 @@ impl Report {
             .to_vec();
         Self {
             line,
+            cut_bytes,
             verified: true,
             transfers,
             totals,
@@ -129,7 +132,7 @@ impl Report {
             "file", "version", "direct s", "tunnel s", "LAN bytes", "WAN bytes", "ratio"
         )?;
         for row in rows() {
-            let name: String = row.file.chars().take(width).collect();
+            let name = shortened(&row.file, width);
             writeln!(
                 text,
                 "{name:width$}  {:7}  {:>8.2}  {:>8.2}  {:>12}  {:>12}  {:>8}",
@@ -164,12 +167,20 @@ impl Report {
                 .map(|row| (row.phase, row.wan_bytes as f64)),
             |value| format!("{:.3} MB", value / 1e6),
         )?;
+        if let Some(bytes) = self.cut_bytes {
+            writeln!(
+                text,
+                "\nOf larger files the first {} were moved; --file moves whole files.",
+                megabytes(bytes)
+            )?;
+        }
         writeln!(
             text,
             "\nEvery transfer was checked by hash. The changed version is an edit of the real file: in every 128 KiB\n\
              one run of up to 512 bytes was inserted, deleted or replaced. WAN bytes are counted at the emulated line,\n\
-             in both directions; the direct transfers used a line of their own. The line has rate and delay, but no\n\
-             loss and no congestion control: its seconds say nothing about a real line's."
+             in both directions; the direct transfers used a line of their own, which remembers nothing: their seconds\n\
+             for cold and warm are one measurement. The line has rate and delay, but no loss and no congestion control:\n\
+             its seconds say nothing about a real line's."
         )
     }
 }
@@ -215,6 +226,15 @@ fn bar(share: f64) -> String {
     let eighths = (share.clamp(0.0, 1.0) * BAR_COLUMNS * 8.0).round().max(1.0) as usize;
     let rest = EIGHTHS.get(eighths % 8).copied().unwrap_or_default();
     "█".repeat(eighths / 8) + rest
+}
+
+/// At most `width` characters, the last of them dots where something is missing.
+fn shortened(name: &str, width: usize) -> String {
+    if name.chars().count() <= width {
+        return name.to_owned();
+    }
+    let kept: String = name.chars().take(width.saturating_sub(1)).collect();
+    kept + "…"
 }
 
 /// LAN bytes a WAN byte.
@@ -267,7 +287,11 @@ mod tests {
                     .map(|phase| Row::new(file, phase, direct, tunnel))
             })
             .collect();
-        Report::new(&Options::try_parse_from(["wanproxy-demo"]).unwrap(), rows)
+        Report::new(
+            &Options::try_parse_from(["wanproxy-demo"]).unwrap(),
+            rows,
+            None,
+        )
     }
 
     #[test]
@@ -304,6 +328,12 @@ mod tests {
         assert_eq!(bar(0.5), "█".repeat(22));
         assert_eq!(bar(0.0), "▏");
         assert_eq!(bar(f64::NAN.max(0.0)), "▏");
+    }
+
+    #[test]
+    fn long_names_are_shortened_visibly() {
+        assert_eq!(shortened("short", 10), "short");
+        assert_eq!(shortened("librustc_driver.so", 10), "librustc_…");
     }
 
     #[test]
