@@ -31,18 +31,26 @@ pub fn run(options: &Options) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         // Whatever ends the demo, its programs end and its directory goes with it.
-        tokio::select! {
-            done = play(options) => done,
+        let _stage = tokio::select! {
+            stage = play(options) => stage?,
             _ = interrupt.recv() => bail!("interrupted"),
             _ = terminate.recv() => bail!("terminated"),
+        };
+        if options.keep() {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         }
+        Ok(())
     })
 }
 
-async fn play(options: &Options) -> Result<()> {
+/// Moves everything and prints the result; what is returned still runs.
+async fn play(options: &Options) -> Result<Stage> {
     let progress = Progress::new();
     let samples = files::choose(options).await?;
-    progress.say("building and starting the two edges …");
+    progress.say("starting two edges (they are built first if needed) …");
     let stage = Stage::set(options).await?;
     progress.say(&format!(
         "{} of real files over an emulated line of {}, {} ms each way",
@@ -67,13 +75,10 @@ async fn play(options: &Options) -> Result<()> {
         .and_then(|()| stdout.flush())
         .context("cannot print the result")?;
     drop(stdout);
-
     if options.keep() {
         progress.say(&stage.addresses(&samples.files)?);
-        // Ends by a signal only.
-        std::future::pending::<()>().await;
     }
-    Ok(())
+    Ok(stage)
 }
 
 /// One file in all phases.
