@@ -414,6 +414,44 @@ fn a_small_history_is_turned_over_without_harm() {
     );
 }
 
+/// Noise turns the history over while the same text is sent again and again: some of it is about to be dropped when it is found.
+#[test]
+fn nothing_is_copied_that_the_peer_has_dropped() {
+    for seed in [3, 4] {
+        let mut world = World::new(Setting {
+            seed,
+            history_bytes: 2 << 20,
+            bytes_per_s: Some(20_000_000),
+            job_delay_max: Duration::from_millis(20),
+            ..Setting::default()
+        });
+        for _ in 0..3 {
+            let noise = Plan {
+                kind: Kind::Noise,
+                ..send(4_000_000)
+            };
+            world.open(0, spec(SHARED), noise.clone(), noise);
+            let text = Plan {
+                write_max: 20_000,
+                ..send(2_000_000)
+            };
+            world.open(1, spec(SHARED), text.clone(), text);
+        }
+        world.run(LONG);
+        world.assert_clean();
+        for end in &world.ends {
+            let refused: u64 = end.registry.refused().iter().map(|(_, count)| count).sum();
+            assert_eq!(refused, 0, "seed {seed}: {:?}", end.registry.refused());
+            assert!(
+                end.closed
+                    .values()
+                    .all(|summary| summary.result == StreamResult::Completed),
+                "seed {seed}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_idle_stream_gives_its_growth_back_and_has_it_again() {
     let mut world = World::new(Setting {

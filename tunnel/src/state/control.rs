@@ -165,7 +165,12 @@ impl Tunnel {
         };
         let target = target.max(stream.recv.window.reached_bytes());
         // Under pressure a small growth is better than none.
-        for target in [target, WINDOW_AT_OPEN_BYTES] {
+        for target in [
+            target,
+            WINDOW_AT_OPEN_BYTES,
+            WINDOW_AT_OPEN_BYTES / 4,
+            WINDOW_AT_OPEN_BYTES / 16,
+        ] {
             let missing = stream.recv.window.missing_to(target);
             if self.memory.may_grow(missing, Growth::Offered) && stream.try_grow(missing) {
                 break;

@@ -71,9 +71,9 @@ impl Window {
         self.reached_bytes.max(self.window_bytes)
     }
 
-    /// Whether a Yield has made the window small.
-    pub(super) fn is_shrunk(&self) -> bool {
-        self.window_bytes < WINDOW_AT_OPEN_BYTES && self.window_bytes < self.reached_bytes
+    /// Whether the window is smaller than what a new stream is offered: memory was short then, or a Yield has shrunk it.
+    pub(super) fn is_small(&self) -> bool {
+        self.window_bytes < WINDOW_AT_OPEN_BYTES
     }
 
     /// What of the window is charged to the budget.

@@ -82,7 +82,7 @@ impl Tunnel {
             return Err(Violation::BlockLength(number));
         }
         let is_replacement = self.inbound.is_replacement(&block.header);
-        let mut woke = false;
+        let mut is_small = false;
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.recv.state == RecvState::Open
         {
@@ -109,8 +109,8 @@ impl Tunnel {
                     offset: block.header.stream_offset,
                 });
             }
-            // After a Yield the window is small; bytes say that the stream has woken up.
-            woke = recv.window.is_shrunk();
+            // Bytes say that the stream uses what it has: what it could not be offered before, or gave back, may be had now.
+            is_small = recv.window.is_small();
             stream.count_received(frame_bytes);
         }
         if let (Some(append), Some(domain)) = (block.header.append, block.header.domain)
@@ -123,7 +123,7 @@ impl Tunnel {
         }
         self.inbound.begin_block(number, block);
         self.inbound.received(received);
-        if woke {
+        if is_small {
             self.grow_at_open(id, now);
         }
         Ok(())

@@ -218,9 +218,8 @@ impl Domains {
             .attached
             .get_mut(&id)
             .filter(|attached| attached.lease.is_some());
-        held.ok_or(Violation::DomainNotHeld(id))?
-            .floors
-            .peer_will_drop(position, next_job);
+        let Attached { domain, floors, .. } = held.ok_or(Violation::DomainNotHeld(id))?;
+        floors.peer_will_drop(domain, position, next_job);
         Ok(())
     }
 

@@ -63,8 +63,9 @@ impl Floors {
         }
     }
 
-    /// The peer has said Floor.
-    pub(super) fn peer_will_drop(&mut self, position: u64, next_job: JobId) {
+    /// The peer has said Floor. Jobs from `next_job` on copy nothing from below it.
+    pub(super) fn peer_will_drop(&mut self, domain: &Domain, position: u64, next_job: JobId) {
+        domain.retire_below(Log::Mirror, position);
         self.mirror = Some(Floor {
             position,
             jobs_from: next_job,
@@ -103,6 +104,8 @@ impl Floors {
     ) -> Option<u64> {
         if self.own.is_none() {
             let position = domain.floor_wanted()?;
+            // Else jobs that start while the peer answers would copy what it has dropped by then.
+            domain.retire_below(Log::Own, position);
             self.own = Some(Floor {
                 position,
                 jobs_from: next_job,
@@ -175,7 +178,7 @@ mod tests {
         };
         floors.pin(uses);
         floors.job_started(JobId(1));
-        floors.peer_will_drop(10, JobId(2));
+        floors.peer_will_drop(&domain, 10, JobId(2));
         assert_eq!(floors.raise_mirror(&domain), None);
         floors.unpin(uses);
         assert_eq!(floors.raise_mirror(&domain), None, "the job may use it yet");

@@ -235,6 +235,11 @@ impl Inbound {
 
     // ---- acknowledging ----
 
+    /// Whether everything that was acted on has been acknowledged.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.to_acknowledge.is_empty() && self.refuses_to_send.is_empty()
+    }
+
     pub(super) fn ack_deadline(&self) -> Option<Instant> {
         if self.ack_now { None } else { self.ack_due }
     }

@@ -77,6 +77,11 @@ impl Retention {
         (self.entries.len() as u64) < NUMBER_WINDOW
     }
 
+    /// Whether nothing is unacknowledged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Encoded bytes of unacknowledged blocks.
     pub(super) fn encoded_bytes(&self) -> u64 {
         self.encoded_bytes

@@ -189,6 +189,10 @@ impl Tunnel {
             stream.send.state = SendState::Reset;
             stream.recv.state = RecvState::Over;
             self.opens.made -= 1;
+            if std::mem::take(&mut self.opens.is_wanted) {
+                // Its place is free, and no Credit of the peer will tell.
+                self.events.push_back(Event::OpensAvailable);
+            }
             self.release_unsent(id);
             self.release_received(id);
         } else {

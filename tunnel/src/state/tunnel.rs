@@ -324,6 +324,15 @@ impl Tunnel {
         }
     }
 
+    /// Whether the tunnel can end without a trace: no stream is open, and everything sent and received was acknowledged.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.streams.is_empty()
+            && self.goaway_to_send.is_none()
+            && self.retention.is_empty()
+            && self.inbound.owes_nothing()
+    }
+
     /// Whether the tunnel has ended, by the loss of its links or a violation.
     #[must_use]
     pub fn is_over(&self) -> bool {

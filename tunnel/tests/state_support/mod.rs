@@ -124,7 +124,10 @@ pub struct World {
 pub const LINK: u64 = 0;
 
 /// Rounds at one moment of virtual time: a line without a rate may carry a lot at once, and nothing goes on for ever.
-const ROUNDS_MAX: usize = 1_000_000;
+const ROUNDS_MAX: usize = 100_000;
+
+/// Moments in one run: an hour of heartbeats and all that these worlds send take far fewer.
+const STEPS_MAX: usize = 1_000_000;
 
 pub fn domain(history_bytes: u64, seed: u64) -> Arc<Domain> {
     let mut epoch = [0; 16];
@@ -246,7 +249,15 @@ impl World {
 
     pub fn try_run(&mut self, limit: Duration) -> Result<(), Violation> {
         let until = self.now + limit;
+        let mut steps = 0;
         while self.now < until && !self.is_done() {
+            steps += 1;
+            assert!(
+                steps < STEPS_MAX,
+                "no end after {:?}: {:#?}",
+                self.now - self.start,
+                self.ends.each_ref().map(|end| (&end.tunnel, &end.apps))
+            );
             self.step()?;
         }
         Ok(())
