@@ -111,7 +111,7 @@ pub trait ClientIdentity: Send + Sync + 'static {
     fn check_server(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String>;
     /// A signing request when the certificate should be replaced now: it is an invite's, or old. May read and write files; called on a blocking thread.
     fn begin_renewal(&self) -> Result<Option<Bytes>, String>;
-    /// The server's answer. `Ok(true)`: the new certificate is in place and the link should be made anew with it. On a blocking thread.
+    /// The server's answer. `Ok(true)`: the new certificate is in place, for the next link. On a blocking thread.
     fn finish_renewal(&self, answer: Renewed) -> Result<bool, String>;
 }
 

@@ -8,7 +8,7 @@ use codec::frame::{Reason, Renewed};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{oneshot, watch};
 
-use crate::driver::{Command, Mail};
+use crate::driver::{Command, Mail, PendingOpen};
 use crate::link::LinkCounters;
 use crate::state::OpenSpec;
 use crate::stream::{Shared, StreamHandle};
@@ -62,6 +62,16 @@ impl Published {
         }
     }
 
+    /// The tunnel is over; the first cause counts.
+    pub(crate) fn end(&self, cause: EndCause) {
+        self.set_links(Vec::new());
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(cause);
+            first
+        });
+    }
+
     pub(crate) fn set_links(&self, links: Vec<LinkStatus>) {
         *self.links.lock().unwrap_or_else(PoisonError::into_inner) = links;
     }
@@ -101,8 +111,13 @@ impl TunnelHandle {
             return Err(TunnelGone);
         }
         let shared = Shared::new(self.mail.clone());
-        let command = Mail::Command(Command::Open(spec, shared.clone()));
-        self.mail.send(command).map_err(|_| TunnelGone)?;
+        let pending = PendingOpen {
+            spec,
+            shared: shared.clone(),
+        };
+        self.mail
+            .send(Mail::Command(Command::Open(pending)))
+            .map_err(|_| TunnelGone)?;
         Ok(StreamHandle::new(shared))
     }
 

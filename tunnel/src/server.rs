@@ -87,7 +87,8 @@ impl Tunnels {
         all.get(peer).is_none_or(|of_peer| {
             of_peer
                 .iter()
-                .filter(|(t, other)| t.is_up() && *other != instance)
+                // Those of the same start of the same program are superseded, unless they drain.
+                .filter(|(t, other)| t.is_up() && (*other != instance || t.is_draining()))
                 .count()
                 < TUNNELS_PER_IDENTITY_MAX
         })
@@ -193,6 +194,7 @@ struct Place {
 impl Gate {
     /// A place for a connection from `address`, or none when that address has its share while places are short.
     fn enter(self: &Arc<Self>, address: IpAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
+        let address = counted_as(address);
         let mut by_address = self
             .by_address
             .lock()
@@ -209,6 +211,14 @@ impl Gate {
             address,
             _permit: permit,
         })
+    }
+}
+
+/// Who counts as one address: a host of IPv4, however it is written, and a network of IPv6, of which one host has 2^64 addresses.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
     }
 }
 
@@ -343,10 +353,13 @@ impl Admission {
                 return Err(AdmissionError::Refused { status, message });
             }
         };
+        let own = self.environment.hello();
         let answer = Hello {
+            // An invite's link is only for exchanging it.
+            streams_max: if peer.invite { 0 } else { own.streams_max },
             tunnel: Some(rand::random()),
             secret: Some(Secret(rand::random())),
-            ..self.environment.hello()
+            ..own
         };
         link.send_frame(&Frame::Hello(answer)).await?;
         Ok(Admitted { link, peer, hello })
@@ -428,6 +441,13 @@ impl Admission {
         });
         if !self.tunnels.add(&handle, hello.instance) {
             handle.close(EndCause::Closed("the peer has too many tunnels".to_owned()));
+        }
+        // From here on a reload or a drain finds the tunnel; what happened since it was judged is looked at now.
+        if let Err(why) = self.identity.check_client(&chain) {
+            handle.close(EndCause::Closed(why));
+        }
+        if *self.draining.borrow() {
+            handle.go_away(Reason::GoingAway);
         }
         tracing::info!(peer = %name, %address, invite = peer.invite, "tunnel up");
         let mut driver = tokio::spawn(driver);

@@ -49,6 +49,8 @@ pub(crate) struct Record {
     finished: bool,
     failed: Option<Reason>,
     stop: Option<Reason>,
+    /// The relay takes nothing more: what was under way to it is dropped.
+    is_deaf: bool,
     recv_waker: Option<Waker>,
 
     /// Some once the stream is over; the inner one says what became of it unless the tunnel went first.
@@ -97,11 +99,11 @@ impl Shared {
     }
 
     /// The driver's side: clear the poke, then take what is queued. `None` while the stream waits to be opened; nothing is
-    /// taken then, and no further poke comes until it is.
+    /// taken then.
     pub(crate) fn take(&self) -> Option<(StreamId, Outgoing)> {
         let mut record = self.lock();
-        let id = record.id?;
         record.poked = false;
+        let id = record.id?;
         let outgoing = Outgoing {
             data: std::mem::take(&mut record.outbox),
             finish: std::mem::take(&mut record.finish),
@@ -116,6 +118,10 @@ impl Shared {
     pub(crate) fn is_abandoned(&self) -> bool {
         let record = self.lock();
         record.abort.is_some() && record.stop.is_some()
+    }
+
+    pub(crate) fn has_id(&self) -> bool {
+        self.lock().id.is_some()
     }
 
     pub(crate) fn set_id(&self, id: StreamId) {
@@ -140,6 +146,9 @@ impl Shared {
 
     pub(crate) fn deliver(&self, data: Bytes) {
         let mut record = self.lock();
+        if record.is_deaf {
+            return;
+        }
         record.inbox.push_back(data);
         wake(record.recv_waker.take());
     }
@@ -179,7 +188,9 @@ impl Shared {
     pub(crate) fn close(&self, summary: Option<StreamSummary>) {
         let mut record = self.lock();
         record.closed.get_or_insert(summary);
+        record.opened.get_or_insert(Err(Reason::Cancelled));
         wake(record.closed_waker.take());
+        wake(record.opened_waker.take());
     }
 }
 
@@ -400,6 +411,7 @@ impl RecvHalf {
         self.ended = true;
         self.shared.change(|record| {
             record.inbox.clear();
+            record.is_deaf = true;
             record.stop.get_or_insert(reason);
         });
     }

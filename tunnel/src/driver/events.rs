@@ -55,12 +55,7 @@ impl Driver {
                 }
             }
             Event::OpensAvailable => self.open_waiting(now),
-            Event::GoAway { .. } => {
-                let _ = self.published.draining.send_replace(true);
-                for (_, shared) in self.waiting.drain(..) {
-                    shared.fail(Reason::GoingAway);
-                }
-            }
+            Event::GoAway { .. } => self.begin_drain(),
             Event::DomainOffered { domain, name } => {
                 if let Some(histories) = &self.histories {
                     let histories = histories.domain(&self.published.peer, &name);

@@ -55,13 +55,16 @@ impl Driver {
         let mut moved = false;
         let jobs_max = self.pools.codec.threads() + JOBS_BEYOND_THREADS;
         while self.jobs_out < jobs_max {
-            let Some((id, job)) = self.job_held.take().or_else(|| self.tunnel.poll_job(now)) else {
+            let held = self.job_held.take();
+            // One that has asked for a place in the pool takes it, or the place would stay reserved and empty.
+            let asked = held.is_some();
+            let Some((id, job)) = held.or_else(|| self.tunnel.poll_job(now)) else {
                 break;
             };
             let plain_bytes = job.plain_len_hint();
             let small = plain_bytes <= self.inline_below_bytes;
             let tiny = plain_bytes <= self.inline_below_bytes / ALWAYS_INLINE_DIVISOR;
-            if tiny || (small && self.jobs_out == 0) {
+            if !asked && (tiny || (small && self.jobs_out == 0)) {
                 let done = run_inline(job);
                 self.tunnel.handle_job(done, now);
                 moved = true;

@@ -71,9 +71,8 @@ impl Driver {
         self.links.retain(|link| link.id != id);
         self.tunnel.link_lost(id, now);
         if self.links.is_empty() {
-            let drained = matches!(error, LinkError::Closed)
-                && (self.draining || *self.published.draining.borrow())
-                && self.streams.is_empty();
+            let drained =
+                matches!(error, LinkError::Closed) && self.draining && self.streams.is_empty();
             let cause = if drained {
                 EndCause::Drained
             } else {
@@ -110,12 +109,8 @@ impl Driver {
                     result = link.send(plain, &at);
                 }
                 let mut written = 0;
-                if result.is_ok() {
-                    match link.poll_send(cx) {
-                        Poll::Ready(Ok(n)) => written = n,
-                        Poll::Ready(Err(e)) => result = Err(e),
-                        Poll::Pending => {}
-                    }
+                if let Poll::Ready(n) = link.poll_send(cx) {
+                    written = n;
                 }
                 if let Err(e) = result {
                     failed.push((link.id, e));

@@ -8,6 +8,7 @@ use codec::frame::{Reason, StreamId};
 
 use super::{Command, Driver, Mail};
 use crate::pool::Outcome;
+use crate::state::OpenError;
 use crate::stream::{Outgoing, Shared};
 use crate::tls::TlsError;
 
@@ -45,6 +46,10 @@ impl Driver {
     pub(super) fn stream_changed(&mut self, shared: &Arc<Shared>, now: Instant) {
         // While it waits for its Open, what is queued stays in the record; opening looks at it.
         let Some((id, outgoing)) = shared.take() else {
+            if shared.is_abandoned() {
+                shared.fail(Reason::Cancelled);
+                self.forget_abandoned();
+            }
             return;
         };
         self.apply(id, shared, outgoing, now);
@@ -82,11 +87,11 @@ impl Driver {
 
     pub(super) fn obey(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Open(spec, shared) => {
-                if self.draining || self.ending.is_some() {
-                    shared.fail(Reason::GoingAway);
-                } else {
-                    self.waiting.push_back((spec, shared));
+            Command::Open(pending) => {
+                if self.draining {
+                    pending.shared.fail(Reason::GoingAway);
+                } else if self.ending.is_none() {
+                    self.waiting.push_back(pending);
                     self.open_waiting(now);
                 }
             }
@@ -107,7 +112,7 @@ impl Driver {
             }
             Command::Renewed(answer) => self.tunnel.renewed(answer),
             Command::GoAway(reason) => {
-                self.draining = true;
+                self.begin_drain();
                 self.tunnel.go_away(reason, now);
             }
             Command::Close(cause) => self.begin_end(cause),
@@ -115,24 +120,48 @@ impl Driver {
     }
 
     pub(super) fn open_waiting(&mut self, now: Instant) {
-        while let Some((spec, shared)) = self.waiting.pop_front() {
+        while let Some(pending) = self.waiting.pop_front() {
+            let shared = pending.shared.clone();
             if shared.is_abandoned() {
                 shared.fail(Reason::Cancelled);
+                self.abandoned = self.abandoned.saturating_sub(1);
                 continue;
             }
-            match self.tunnel.open(spec.clone(), now) {
+            match self.tunnel.open(pending.spec.clone(), now) {
                 Ok(id) => {
                     shared.set_id(id);
                     shared.set_capacity(self.tunnel.send_capacity(id));
                     self.streams.insert(id, shared.clone());
                     self.stream_changed(&shared, now);
                 }
-                Err(crate::state::OpenError::Limit) => {
-                    self.waiting.push_front((spec, shared));
+                Err(OpenError::Limit) => {
+                    self.waiting.push_front(pending);
                     break;
                 }
-                Err(_) => shared.fail(Reason::GoingAway),
+                Err(OpenError::Memory) => shared.fail(Reason::Limit),
+                Err(OpenError::GoingAway) => shared.fail(Reason::GoingAway),
+                Err(OpenError::TunnelLost) => shared.fail(Reason::TunnelLost),
             }
+        }
+    }
+
+    /// One more of those that wait is not wanted any more. They are swept out when they are the half, so that a peer which
+    /// grants no Open cannot make the queue longer than the connections behind it.
+    fn forget_abandoned(&mut self) {
+        self.abandoned += 1;
+        if self.abandoned * 2 > self.waiting.len() {
+            self.waiting
+                .retain(|pending| !pending.shared.is_abandoned());
+            self.abandoned = 0;
+        }
+    }
+
+    /// No new streams from now on; the tunnel ends when the last one has.
+    pub(super) fn begin_drain(&mut self) {
+        self.draining = true;
+        let _ = self.published.draining.send_replace(true);
+        for pending in self.waiting.drain(..) {
+            pending.shared.fail(Reason::GoingAway);
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) enum Mail {
 /// What others ask of a tunnel.
 pub(crate) enum Command {
     /// Open a stream.
-    Open(OpenSpec, Arc<Shared>),
+    Open(PendingOpen),
     /// The target of an incoming stream is connected.
     Accept(Arc<Shared>, Option<SocketAddr>),
     /// The target of an incoming stream cannot be had.
@@ -66,6 +66,21 @@ pub(crate) enum Command {
     GoAway(Reason),
     /// End now; streams are reset.
     Close(EndCause),
+}
+
+/// A stream that is to be opened. However it is dropped before it was (the mailbox closes, the driver ends or panics), whoever
+/// holds its handle is told.
+pub(crate) struct PendingOpen {
+    pub(crate) spec: OpenSpec,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for PendingOpen {
+    fn drop(&mut self) {
+        if !self.shared.has_id() {
+            self.shared.fail(Reason::TunnelLost);
+        }
+    }
 }
 
 /// What a driver is started with.
@@ -88,7 +103,9 @@ pub(crate) struct Driver {
     links: Vec<Link>,
     streams: HashMap<StreamId, Arc<Shared>>,
     /// Streams that wait until the peer's credit allows another Open.
-    waiting: VecDeque<(OpenSpec, Arc<Shared>)>,
+    waiting: VecDeque<PendingOpen>,
+    /// How many of them nobody wants any more.
+    abandoned: usize,
     pools: Arc<Pools>,
     codec_slots: SlotWaiter,
     jobs_out: usize,
@@ -139,6 +156,7 @@ impl Driver {
             links: Vec::new(),
             streams: HashMap::new(),
             waiting: VecDeque::new(),
+            abandoned: 0,
             codec_slots: parts.pools.codec.slot_waiter(),
             pools: parts.pools,
             jobs_out: 0,
@@ -175,7 +193,9 @@ impl Driver {
     fn round(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
         let mut moved = self.take_mail(cx, now);
-        moved |= self.receive(cx, now);
+        if self.ending.is_none() {
+            moved |= self.receive(cx, now);
+        }
         if self.tunnel.poll_timeout().is_some_and(|at| at <= now) {
             self.tunnel.handle_timeout(now);
             moved = true;
@@ -183,16 +203,10 @@ impl Driver {
         moved |= self.run_jobs(cx, now);
         moved |= self.take_events(now);
         moved |= self.transmit(cx, now);
-        if self.draining && self.streams.is_empty() && self.waiting.is_empty() && self.is_quiet() {
+        if self.draining && self.streams.is_empty() && self.tunnel.is_quiet() {
             self.begin_end(EndCause::Drained);
         }
         moved
-    }
-
-    /// No stream is open and everything sent was acknowledged.
-    fn is_quiet(&self) -> bool {
-        let stats = self.tunnel.stats();
-        stats.streams_open == 0 && stats.unacknowledged_encoded_bytes == 0
     }
 
     /// Arms the timer for the machine's next deadline; true when it has passed already.
@@ -226,28 +240,42 @@ impl Driver {
             return;
         }
         let now = Instant::now();
+        self.ending = Some((cause.clone(), now + FLUSH_MAX));
+        // What came before the end, and may have been acknowledged, still reaches its streams.
+        self.take_events(now);
         for link in &mut self.links {
             let _ = link.start_close();
             self.tunnel.link_lost(link.id, now);
         }
-        let open = self.streams.drain().map(|(_, shared)| shared);
-        for shared in open.chain(self.waiting.drain(..).map(|(_, shared)| shared)) {
-            shared.fail(Reason::TunnelLost);
-        }
-        self.published.set_links(Vec::new());
-        let _ = self.published.ended.send_replace(Some(cause.clone()));
-        self.ending = Some((cause, now + FLUSH_MAX));
+        self.release(cause);
     }
 
-    /// True once nothing more can be flushed.
+    /// Streams and handles learn that the tunnel is over.
+    fn release(&mut self, cause: EndCause) {
+        for (_, shared) in self.streams.drain() {
+            shared.fail(Reason::TunnelLost);
+        }
+        self.waiting.clear();
+        self.published.end(cause);
+    }
+
+    /// True once the links are flushed and the peer has closed its side, or when that takes too long.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
-        self.links.retain_mut(|link| {
-            !matches!(link.poll_send(cx), Poll::Ready(Err(_))) && !link.is_flushed()
-        });
+        self.links
+            .retain_mut(|link| link.poll_finish(cx).is_pending());
         self.links.is_empty()
             || self
                 .ending
                 .as_ref()
                 .is_some_and(|(_, until)| *until <= Instant::now())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // After an orderly end there is nothing left to do. A driver that panicked, or whose runtime ends, leaves nobody waiting.
+        self.release(EndCause::Closed(
+            "the tunnel's driver has stopped".to_owned(),
+        ));
     }
 }
