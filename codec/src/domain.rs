@@ -42,6 +42,8 @@ pub struct Domain {
     mirror: RwLock<History>,
     index: Index,
     leased: AtomicBool,
+    /// Below these positions of the own log and the mirror nothing is copied any more: see [`Domain::retire_below`].
+    retired: [AtomicU64; 2],
     quota_bytes: AtomicU64,
     epochs_started: AtomicU64,
     lookups: AtomicU64,
@@ -88,6 +90,7 @@ impl Domain {
             mirror: RwLock::default(),
             index: Index::new(config.index_capacity_bytes),
             leased: AtomicBool::new(false),
+            retired: [AtomicU64::new(0), AtomicU64::new(0)],
             quota_bytes: AtomicU64::new(0),
             epochs_started: AtomicU64::new(0),
             lookups: AtomicU64::new(0),
@@ -216,6 +219,12 @@ impl Domain {
         }
     }
 
+    /// From the next block to be encoded on nothing of a log is copied from below `position`, which is about to be dropped. What was encoded before
+    /// can still be decoded and rebuilt.
+    pub fn retire_below(&self, log: Log, position: u64) {
+        self.retired(log).fetch_max(position, Ordering::Relaxed);
+    }
+
     /// Forgets a log below `position`.
     pub fn drop_below(&self, log: Log, position: u64) {
         self.write(log).drop_below(position);
@@ -268,7 +277,24 @@ impl Domain {
     }
 
     pub(crate) fn view(&self, log: Log, position: u64, access: Access) -> Option<View> {
-        self.read(log).view(position, access)
+        let from = match access {
+            Access::Source => self.copies_from(log),
+            Access::Covered | Access::Present => 0,
+        };
+        self.read(log).view(position, access, from)
+    }
+
+    /// The lowest position of a log that a block to be encoded may copy.
+    pub(crate) fn copies_from(&self, log: Log) -> u64 {
+        self.retired(log).load(Ordering::Relaxed)
+    }
+
+    const fn retired(&self, log: Log) -> &AtomicU64 {
+        let [own, mirror] = &self.retired;
+        match log {
+            Log::Own => own,
+            Log::Mirror => mirror,
+        }
     }
 
     pub(crate) fn look_up(&self, keys: &[u64], out: &mut Vec<Hint>) {

@@ -3,6 +3,8 @@
 
 mod core_pair;
 
+use bytes::Bytes;
+use codec::domain::Log;
 use core_pair::{End, agree, noise, pair, text, transfer};
 use std::sync::Arc;
 
@@ -81,6 +83,33 @@ fn a_full_history_goes_on_and_keeps_the_newest() {
             "{stats:?}"
         );
     }
+}
+
+#[test]
+fn what_is_about_to_be_dropped_is_copied_no_more() {
+    let [mut a, mut b] = pair(64 << 20);
+    let (old, new) = (noise(MIB, 1), noise(MIB, 2));
+    transfer(&mut a, &mut b, 1, &old, 1 << 17);
+    transfer(&mut a, &mut b, 1, &new, 1 << 17);
+    let block = Bytes::from([&old[..1 << 16], &new[..1 << 16]].concat());
+    let before = a.send(3, &block);
+    a.domain.retire_below(Log::Own, MIB as u64);
+    b.domain.retire_below(Log::Mirror, MIB as u64);
+    let after = a.send(3, &block);
+    assert!(before.body.len() < 1 << 12, "both halves are known");
+    assert!(
+        ((1 << 16)..(1 << 16) + (1 << 12)).contains(&after.body.len()),
+        "only the second half is copied: {}",
+        after.body.len()
+    );
+    // What was encoded before can still be read; and the other side does not copy it either.
+    for flight in [&before, &after] {
+        let header = b.register(flight);
+        let decoded = b.decode(&header, &flight.body).unwrap();
+        assert_eq!(decoded.plain, block);
+    }
+    let back = b.send(2, &Bytes::copy_from_slice(&old[1 << 17..1 << 18]));
+    assert!(back.body.len() >= 1 << 17, "{}", back.body.len());
 }
 
 #[test]

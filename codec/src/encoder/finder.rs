@@ -81,7 +81,7 @@ impl Finder {
         density: Density,
         hint: Option<Continuation>,
     ) {
-        let mut reader = Reader::new(domain, Access::Covered);
+        let mut reader = Reader::new(domain, Access::Source);
         let tails = [Log::Own, Log::Mirror].map(|log| domain.read(log).tail());
         let mut at = hint.map_or(0, |hint| self.follow(&mut reader, plain, hint));
         let mut stretch = STRETCH_MIN_BYTES;

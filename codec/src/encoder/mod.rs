@@ -285,9 +285,10 @@ impl Encoder {
         } else {
             near
         };
-        let range = middle.saturating_sub(half)..middle + half;
+        let from = domain.copies_from(largest.log);
+        let range = middle.saturating_sub(half).max(from)..middle + half;
         let range = domain.read(largest.log).covered_around(near, &range)?;
-        let mut reader = Reader::new(domain, Access::Covered);
+        let mut reader = Reader::new(domain, Access::Source);
         let mut at = range.start;
         while at < range.end {
             // What was evicted in this moment ends the prefix.

@@ -47,6 +47,8 @@ pub(crate) enum Standing {
 pub(crate) enum Access {
     /// What is covered.
     Covered,
+    /// What a block to be encoded may copy: covered, and not about to be dropped.
+    Source,
     /// Whatever is still in memory: to rebuild a block of one's own, which its checksum verifies.
     Present,
 }
@@ -232,15 +234,15 @@ impl History {
             .collect()
     }
 
-    /// A stretch around `position` that may be read; `None` if that very position may not.
-    pub fn view(&self, position: u64, access: Access) -> Option<View> {
+    /// A stretch around `position`, at or above `from`, that may be read; `None` if that very position may not.
+    pub fn view(&self, position: u64, access: Access, from: u64) -> Option<View> {
         let set = match access {
-            Access::Covered => &self.covered,
+            Access::Covered | Access::Source => &self.covered,
             Access::Present => &self.present,
         };
         let page = position / PAGE_BYTES * PAGE_BYTES;
         let limit = set
-            .within(page..page + PAGE_BYTES)
+            .within(page.max(from)..page + PAGE_BYTES)
             .find(|range| range.contains(&position))?;
         self.pages.view(position, &limit)
     }
