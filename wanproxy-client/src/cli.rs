@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use edge::cli::{Failure, Shell};
-use edge::config::{ClientConfig, DEFAULT_CLIENT_FILE, ForwardFlag, parse_bind};
+use edge::config::{ClientConfig, DEFAULT_CLIENT_FILE, ForwardFlag, Level, Size, parse_bind};
+
+use crate::estimate::EXPLANATION;
 
 /// The client edge of wanproxy: carries TCP connections of a branch through one tunnel to headquarters.
 #[derive(Debug, Parser)]
@@ -27,6 +29,9 @@ pub enum Command {
     Status(StatusArgs),
     /// Check a configuration and its credentials, and say what would be done with them.
     Check(ConfigArgs),
+    /// Show what the tunnel would save on these files. Needs no configuration and no network.
+    #[command(after_long_help = EXPLANATION)]
+    Estimate(EstimateArgs),
     /// Print completions for a shell, to be sourced by it.
     Completions(CompletionsArgs),
 }
@@ -64,6 +69,23 @@ pub struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `estimate`.
+#[derive(Debug, Args)]
+pub struct EstimateArgs {
+    /// Files, and directories with all that is in them. The order counts: what came before is what later files are found in.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Print JSON; --help names its keys.
+    #[arg(long)]
+    pub json: bool,
+    /// How hard to compress: auto, off or 1 to 19.
+    #[arg(long, default_value = "auto")]
+    pub level: Level,
+    /// How much is remembered, like 512MiB. Default: half of the memory budget, which is a quarter of this machine's memory.
+    #[arg(long, value_name = "SIZE")]
+    pub history: Option<Size>,
 }
 
 /// Arguments of `completions`.

@@ -2,6 +2,7 @@
 
 mod check;
 mod cli;
+mod estimate;
 mod join;
 mod listener;
 mod run;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::status(&args),
         Command::Check(args) => check::check(&args),
+        Command::Estimate(args) => estimate::estimate(&args),
         Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
     })
 }
