@@ -15,8 +15,9 @@ use super::{Event, Violation};
 /// Domains of one tunnel.
 pub(super) const DOMAINS_MAX: usize = 16;
 
-/// A lease that another tunnel holds is asked for again this often.
-const LEASE_RETRY: Duration = Duration::from_secs(1);
+/// A lease that another tunnel holds is asked for again this often: after a reconnect the old tunnel may end a moment later here than
+/// there, and until then nothing is found again.
+const LEASE_RETRY: Duration = Duration::from_millis(100);
 
 /// What a block keeps from being dropped.
 #[derive(Debug, Clone, Copy, Default)]
