@@ -9,6 +9,9 @@ use codec::domain::{Domain, DomainConfig};
 /// A peer for whom no room is left gets this much, so that it still gains within its recent traffic.
 const SMALL_BYTES: u64 = 8 << 20;
 
+/// Domains of one peer: the names come from it, also over many tunnels, and each takes room.
+const DOMAINS_PER_PEER_MAX: usize = 16;
+
 /// An index entry (8 bytes) for every 128 bytes of history, and as much again so that buckets rarely overflow.
 const HISTORY_BYTES_PER_INDEX_BYTE: u64 = 8;
 
@@ -69,12 +72,16 @@ impl Histories {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The histories shared with `peer` in the domain of this name (empty: the shared one); made at first use.
-    pub fn domain(&self, peer: &str, name: &str) -> Arc<Domain> {
+    /// The histories shared with `peer` in the domain of this name (empty: the shared one); made at first use. `None` for a
+    /// peer that has come with more names than it may: it goes without.
+    pub fn domain(&self, peer: &str, name: &str) -> Option<Arc<Domain>> {
         let mut rooms = self.lock();
         let key = (peer.to_owned(), name.to_owned());
         if let Some(domain) = rooms.domains.get(&key) {
-            return domain.clone();
+            return Some(domain.clone());
+        }
+        if rooms.domains.keys().filter(|(p, _)| p == peer).count() >= DOMAINS_PER_PEER_MAX {
+            return None;
         }
         let share = match self.lean {
             Lean::Receiving => rooms.rest_bytes / 8 * 7,
@@ -94,7 +101,7 @@ impl Histories {
             epoch: rand::random(),
         }));
         rooms.domains.insert(key, domain.clone());
-        domain
+        Some(domain)
     }
 
     /// Bytes held for `peer`: own histories and mirrors.
@@ -125,5 +132,54 @@ impl Histories {
             sum.hits += stats.hits;
         }
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_same_peer_and_name_give_the_same_histories() {
+        let histories = Histories::new(64 << 20, Lean::Sending);
+        let first = histories.domain("a", "").unwrap();
+        assert!(Arc::ptr_eq(&first, &histories.domain("a", "").unwrap()));
+        assert!(!Arc::ptr_eq(&first, &histories.domain("b", "").unwrap()));
+        assert!(!Arc::ptr_eq(
+            &first,
+            &histories.domain("a", "c:files").unwrap()
+        ));
+    }
+
+    #[test]
+    fn a_peer_that_invents_names_gets_no_more_than_its_number() {
+        let histories = Histories::new(64 << 20, Lean::Sending);
+        let made = (0..100)
+            .filter_map(|n| histories.domain("a", &format!("c:{n}")))
+            .count();
+        assert_eq!(made, DOMAINS_PER_PEER_MAX);
+        assert!(histories.domain("b", "").is_some());
+    }
+
+    #[test]
+    fn room_is_reserved_and_the_late_get_little() {
+        let histories = Histories::new(64 << 20, Lean::Sending);
+        let capacities: Vec<u64> = (0..8)
+            .map(|n| {
+                histories
+                    .domain(&format!("peer-{n}"), "")
+                    .unwrap()
+                    .stats()
+                    .capacity_bytes
+            })
+            .collect();
+        assert_eq!(capacities[0], 32 << 20);
+        assert_eq!(capacities[1], 16 << 20);
+        assert!(
+            capacities[2..].iter().all(|c| *c == SMALL_BYTES),
+            "{capacities:?}"
+        );
     }
 }

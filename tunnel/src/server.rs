@@ -128,6 +128,11 @@ impl Acceptor {
         }
     }
 
+    /// True once [`drain`](Self::drain) has begun: no new tunnels are accepted.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
     /// Tunnels that are up.
     pub fn tunnels(&self) -> Vec<TunnelHandle> {
         self.tunnels
@@ -416,13 +421,10 @@ impl Admission {
             Instant::now(),
         );
         let name: Arc<str> = peer.name.as_str().into();
-        if !peer.invite {
-            tunnel.attach_domain(
-                DomainId::SHARED,
-                String::new(),
-                self.environment.histories.domain(&name, ""),
-                Instant::now(),
-            );
+        if !peer.invite
+            && let Some(shared) = self.environment.histories.domain(&name, "")
+        {
+            tunnel.attach_domain(DomainId::SHARED, String::new(), shared, Instant::now());
         }
         let published = Published::new(name.clone(), &chain);
         let (sender, receiver) = mailbox::<Mail>();

@@ -441,7 +441,9 @@ impl Dialer {
         );
         for domain in &self.config.domains {
             let histories = self.environment.histories.domain(&peer.name, &domain.name);
-            tunnel.attach_domain(domain.id, domain.name.clone(), histories, Instant::now());
+            if let Some(histories) = histories {
+                tunnel.attach_domain(domain.id, domain.name.clone(), histories, Instant::now());
+            }
         }
         let peer: Arc<str> = peer.name.into();
         let published = Published::new(peer, link.session().peer_chain());

@@ -57,8 +57,9 @@ impl Driver {
             Event::OpensAvailable => self.open_waiting(now),
             Event::GoAway { .. } => self.begin_drain(),
             Event::DomainOffered { domain, name } => {
-                if let Some(histories) = &self.histories {
-                    let histories = histories.domain(&self.published.peer, &name);
+                if let Some(histories) = &self.histories
+                    && let Some(histories) = histories.domain(&self.published.peer, &name)
+                {
                     self.tunnel.attach_domain(domain, name, histories, now);
                 }
             }

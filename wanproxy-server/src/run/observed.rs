@@ -28,8 +28,12 @@ impl Observed for Server {
         self.sources.families(&self.acceptor.tunnels())
     }
 
-    /// It listens, or it would not answer.
+    /// It listens for tunnels until it drains.
     fn ready(&self) -> Result<(), String> {
-        Ok(())
+        if self.acceptor.is_draining() {
+            Err("draining: no new tunnels are accepted".to_owned())
+        } else {
+            Ok(())
+        }
     }
 }
