@@ -69,6 +69,10 @@ impl Driver {
 
     pub(super) fn link_ended(&mut self, id: LinkId, error: &LinkError, now: Instant) {
         self.links.retain(|link| link.id != id);
+        if self.links.is_empty() && !self.tunnel.is_over() {
+            self.tunnel.close_delivered(now);
+            self.take_events(now);
+        }
         self.tunnel.link_lost(id, now);
         if self.links.is_empty() {
             let drained =

@@ -241,12 +241,12 @@ impl Driver {
         }
         let now = Instant::now();
         self.ending = Some((cause.clone(), now + FLUSH_MAX));
-        // What came before the end, and may have been acknowledged, still reaches its streams.
-        self.take_events(now);
         for link in &mut self.links {
             let _ = link.start_close();
             self.tunnel.link_lost(link.id, now);
         }
+        // What came before the end, and may have been acknowledged, still reaches its streams.
+        self.take_events(now);
         self.release(cause);
     }
 

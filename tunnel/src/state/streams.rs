@@ -327,6 +327,20 @@ impl Tunnel {
         }
     }
 
+    /// Streams whose bytes were all given out, and all acknowledged where they went the other way, miss nothing when the tunnel ends:
+    /// what the LAN side has not yet taken is with its relay.
+    pub(crate) fn close_delivered(&mut self, now: Instant) {
+        let delivered: Vec<StreamId> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.recv.state == RecvState::Finished)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in delivered {
+            self.consumed(id, u64::MAX, now);
+        }
+    }
+
     fn finish_if_consumed(&mut self, id: StreamId, now: Instant) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.recv.finish == Some(stream.recv.window.consumed_bytes())

@@ -160,10 +160,11 @@ impl Tunnel {
     }
 
     /// A link is gone. With the last one the tunnel is over and [`Event::TunnelLost`] comes.
-    pub fn link_lost(&mut self, link: LinkId, _now: Instant) {
+    pub fn link_lost(&mut self, link: LinkId, now: Instant) {
         let before = self.links.len();
         self.links.retain(|state| state.id != link);
         if self.links.is_empty() && before > 0 && !self.is_over {
+            self.close_delivered(now);
             self.events.push_back(Event::TunnelLost);
             self.end();
         }

@@ -49,6 +49,18 @@ impl Authority {
         );
         Arc::new(TestClient(ClientTls::new(&credentials).unwrap()))
     }
+
+    /// A client that trusts this authority and shows a certificate of `other`.
+    pub fn client_certified_by(&self, name: &str, other: &Self) -> Arc<TestClient> {
+        let credentials = Credentials {
+            roots: vec![self.issuer.der().clone()],
+            ..other.issue(
+                &format!("{name}.client.wanproxy"),
+                ExtendedKeyUsagePurpose::ClientAuth,
+            )
+        };
+        Arc::new(TestClient(ClientTls::new(&credentials).unwrap()))
+    }
 }
 
 pub struct TestClient(ClientTls);

@@ -1,0 +1,11 @@
+//! A client's connector and a server's acceptor over loopback: real sockets, real TLS, real pools.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod drain;
+mod echo;
+mod hostile;
+mod identities;
+mod lines;
+mod streams;
+mod support;

@@ -1,0 +1,272 @@
+//! Pairs of a connector and an acceptor, lines between them that can be cut, and what tests do with streams.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use codec::frame::{DomainId, Target};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tunnel::budget::Budget;
+use tunnel::client::{Connector, ConnectorConfig, DomainSpec};
+use tunnel::environment::{ClientIdentity, Environment};
+use tunnel::handle::TunnelHandle;
+use tunnel::histories::{Histories, Lean};
+use tunnel::pool::{Pools, PoolsConfig};
+use tunnel::server::Acceptor;
+use tunnel::state::{Limits, OpenSpec};
+use tunnel::stream::{IncomingStream, RecvHalf, SendHalf, StreamError, StreamHandle};
+
+use crate::identities::Authority;
+
+/// No test waits longer for anything; none should come near.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The default of `inline_below`.
+pub const INLINE_BELOW_BYTES: usize = 16 * 1024;
+
+/// Runs a test on a runtime of its own, which does not wait for the pools' workers at the end as a dropped one would.
+pub fn on_runtime(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await });
+    runtime.shutdown_background();
+    done.unwrap();
+}
+
+pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
+    let threads = NonZeroUsize::new(2).unwrap();
+    let config = PoolsConfig {
+        codec_threads: threads,
+        crypto_threads: threads,
+        storage_threads: threads,
+        resolve_threads: threads,
+        queue: NonZeroUsize::new(256).unwrap(),
+    };
+    Environment {
+        instance: rand::random(),
+        name: name.to_owned(),
+        pools: Arc::new(Pools::start(&tokio::runtime::Handle::current(), config)),
+        budget: Arc::new(Budget::new(256 << 20)),
+        histories: Arc::new(Histories::new(64 << 20, Lean::Sending)),
+        counters: Arc::default(),
+        inline_below_bytes,
+        heartbeat: Duration::from_secs(5),
+        limits: Limits::default(),
+        level: codec::policy::Level::default(),
+        tune: |socket| socket.set_nodelay(true).unwrap(),
+    }
+}
+
+/// A server edge that accepts.
+pub struct Server {
+    pub acceptor: Acceptor,
+    pub incoming: mpsc::UnboundedReceiver<IncomingStream>,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    pub async fn start(authority: &Authority, environment: Environment) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (to_server, incoming) = mpsc::unbounded_channel();
+        let acceptor = Acceptor::start(listener, authority.server(), environment, to_server);
+        Self {
+            acceptor,
+            incoming,
+            address,
+        }
+    }
+
+    /// The next stream that a client opens, accepted.
+    pub async fn accept(&mut self) -> StreamHandle {
+        self.incoming.recv().await.unwrap().accept(None).unwrap()
+    }
+
+    /// Waits until as many tunnels are up.
+    pub async fn has_tunnels(&self, count: usize) {
+        while self.acceptor.tunnels().len() != count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sends back what comes, on every stream.
+    pub fn echo_all(mut self) -> Acceptor {
+        tokio::spawn(async move {
+            while let Some(incoming) = self.incoming.recv().await {
+                tokio::spawn(echo(incoming.accept(None).unwrap()));
+            }
+        });
+        self.acceptor
+    }
+}
+
+pub fn connect(
+    servers: &[SocketAddr],
+    identity: Arc<dyn ClientIdentity>,
+    environment: Environment,
+) -> Connector {
+    let config = ConnectorConfig {
+        servers: servers.iter().map(SocketAddr::to_string).collect(),
+        domains: vec![DomainSpec {
+            id: DomainId::SHARED,
+            name: String::new(),
+        }],
+    };
+    let (to_client, _) = mpsc::unbounded_channel();
+    Connector::start(config, identity, environment, to_client)
+}
+
+/// A client and its server.
+pub struct Pair {
+    pub connector: Connector,
+    pub server: Server,
+}
+
+impl Pair {
+    pub async fn tunnel(&self) -> TunnelHandle {
+        self.connector.tunnel(PATIENCE).await.unwrap()
+    }
+}
+
+pub async fn pair(client: &str, inline_below_bytes: usize) -> Pair {
+    pair_of(
+        environment(client, inline_below_bytes),
+        environment("hq", inline_below_bytes),
+    )
+    .await
+}
+
+pub async fn pair_of(client: Environment, server: Environment) -> Pair {
+    let authority = Authority::new();
+    let server = Server::start(&authority, server).await;
+    let identity = authority.client(&client.name);
+    let connector = connect(&[server.address], identity, client);
+    Pair { connector, server }
+}
+
+/// What becomes of the connections of a line.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// Both ends are closed.
+    Cut,
+    /// Both ends stay open, and nothing is carried.
+    Silence,
+}
+
+/// A TCP relay between a client and a server.
+pub struct Line {
+    pub address: SocketAddr,
+    fate: watch::Sender<Fate>,
+}
+
+impl Line {
+    pub async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let fate = watch::Sender::new(Fate::Cut);
+        let fates = fate.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server, fates.subscribe()));
+            }
+        });
+        Self { address, fate }
+    }
+
+    /// Ends the connections that there are; later ones are carried.
+    pub fn cut(&self) {
+        self.fate.send_replace(Fate::Cut);
+    }
+
+    /// Carries nothing more of the connections that there are; later ones are carried.
+    pub fn silence(&self) {
+        self.fate.send_replace(Fate::Silence);
+    }
+}
+
+async fn carry(mut client: TcpStream, server: SocketAddr, mut fate: watch::Receiver<Fate>) {
+    let Ok(mut server) = TcpStream::connect(server).await else {
+        return;
+    };
+    tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => return,
+        changed = fate.changed() => changed.unwrap(),
+    }
+    let fate = *fate.borrow();
+    match fate {
+        Fate::Cut => {}
+        Fate::Silence => std::future::pending().await,
+    }
+}
+
+pub fn spec() -> OpenSpec {
+    OpenSpec {
+        domain: Some(DomainId::SHARED),
+        target: Target::Name {
+            host: "origin".to_owned(),
+            port: 80,
+        },
+        service: "files".to_owned(),
+        weight: 1,
+    }
+}
+
+/// Bytes that are a function of their offset, half of them noise.
+pub fn payload(len: usize) -> Bytes {
+    (0..len as u64)
+        .map(|i| {
+            if i / 4096 % 2 == 0 {
+                (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+            } else {
+                (i % 251) as u8
+            }
+        })
+        .collect()
+}
+
+/// Sends all of it; stops where the stream is ended from the other side.
+pub async fn send(half: &mut SendHalf, mut data: Bytes) -> Result<(), StreamError> {
+    while !data.is_empty() {
+        let room = half.ready().await?;
+        half.send(data.split_to(room.min(data.len()).min(100_000)))?;
+    }
+    Ok(())
+}
+
+pub async fn send_all(mut half: SendHalf, data: Bytes) {
+    send(&mut half, data).await.unwrap();
+    half.finish();
+}
+
+/// Receives to the end; what came before a reset is lost to the caller.
+pub async fn receive(half: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
+    let mut all = Vec::new();
+    while let Some(data) = half.recv().await? {
+        all.extend_from_slice(&data);
+        half.consumed(data.len());
+    }
+    Ok(all)
+}
+
+pub async fn receive_all(mut half: RecvHalf) -> Vec<u8> {
+    receive(&mut half).await.unwrap()
+}
+
+/// Sends back what comes until either direction ends.
+pub async fn echo(handle: StreamHandle) {
+    let (mut to, mut from) = handle.split();
+    while let Ok(Some(data)) = from.recv().await {
+        from.consumed(data.len());
+        if send(&mut to, data).await.is_err() {
+            return;
+        }
+    }
+    to.finish();
+}
