@@ -109,9 +109,9 @@ pub trait ClientIdentity: Send + Sync + 'static {
     fn is_invite(&self) -> bool;
     /// Checks the server's verified chain (role, pins); the error is one line for the log.
     fn check_server(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String>;
-    /// A signing request when the certificate should be replaced now: it is an invite's, or old. May read and write files; called on a blocking thread.
+    /// A signing request when the certificate should be replaced now: it is an invite's, or old. May read and write files; called in pool `storage`.
     fn begin_renewal(&self) -> Result<Option<Bytes>, String>;
-    /// The server's answer. `Ok(true)`: the new certificate is in place, for the next link. On a blocking thread.
+    /// The server's answer. `Ok(true)`: the new certificate is in place, for the next link. In pool `storage`.
     fn finish_renewal(&self, answer: Renewed) -> Result<bool, String>;
 }
 
@@ -121,7 +121,7 @@ pub trait ServerIdentity: Send + Sync + 'static {
     fn tls(&self) -> ServerTls;
     /// Checks a client's verified chain (role, revocation, used invites, pins); the error is one line that the client is told.
     fn check_client(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String>;
-    /// Signs a request for the client that holds `chain`. May read and write files; called on a blocking thread.
+    /// Signs a request for the client that holds `chain`. May read and write files; called in pool `storage`.
     fn sign(&self, chain: &[CertificateDer<'static>], request: &[u8]) -> Renewed;
 }
 

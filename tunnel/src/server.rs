@@ -12,7 +12,7 @@ use codec::frame::{DomainId, Frame, Hello, HelloStatus, Reason, Secret};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use crate::client::blocking;
+use crate::client::file_work;
 use crate::driver::{Driver, Mail, Parts};
 use crate::environment::{
     Environment, HANDSHAKE_TIMEOUT, PeerIdentity, ServerIdentity, VERSION_MAX, VERSION_MIN,
@@ -457,7 +457,7 @@ impl Admission {
             tokio::select! {
                 Some(request) = requests.recv() => {
                     let (identity, chain) = (self.identity.clone(), chain.clone());
-                    let signed = blocking(move || identity.sign(&chain, &request)).await;
+                    let signed = file_work(&self.environment.pools, "sign", Box::new(move || identity.sign(&chain, &request))).await;
                     let answer = signed.unwrap_or_else(|message| codec::frame::Renewed::Refused { status: 1, message: bounded(&message) });
                     handle.renewed(answer);
                 }

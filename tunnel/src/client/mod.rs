@@ -18,6 +18,7 @@ use crate::environment::{
 };
 use crate::handle::{EndCause, Published, TunnelHandle};
 use crate::link::{Link, LinkError};
+use crate::pool::{JobName, Pools};
 use crate::resolve::{ResolveError, resolve};
 use crate::state::{LinkId, Side, Tunnel};
 use crate::stream::IncomingStream;
@@ -305,8 +306,14 @@ impl Dialer {
     }
 
     async fn renew(&self, tunnel: &TunnelHandle) -> Result<bool, String> {
+        let pools = &self.environment.pools;
         let identity = self.identity.clone();
-        let request = blocking(move || identity.begin_renewal()).await??;
+        let request = file_work(
+            pools,
+            "begin renewal",
+            Box::new(move || identity.begin_renewal()),
+        )
+        .await??;
         let Some(request) = request else {
             return Ok(false);
         };
@@ -315,7 +322,12 @@ impl Dialer {
             return Ok(false);
         };
         let identity = self.identity.clone();
-        blocking(move || identity.finish_renewal(answer)).await?
+        file_work(
+            pools,
+            "finish renewal",
+            Box::new(move || identity.finish_renewal(answer)),
+        )
+        .await?
     }
 
     async fn connect_any(&self) -> Result<(TunnelHandle, String), ConnectError> {
@@ -470,11 +482,17 @@ fn backoff() -> Backoff {
     Backoff::new(BACKOFF_MIN, BACKOFF_MAX, 2.0).expect("the constants are in order")
 }
 
-/// File work of identities, off the runtime's workers. Rare (once an hour at most), so it takes a thread of the runtime's own.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
+/// File work of identities, in pool `storage`.
+pub(crate) async fn file_work<T: Send + 'static>(
+    pools: &Pools,
+    why: &'static str,
+    work: Box<dyn FnOnce() -> T + Send>,
 ) -> Result<T, String> {
-    tokio::task::spawn_blocking(work)
+    let name = JobName {
+        who: "identity".into(),
+        why,
+    };
+    crate::pool::call(&pools.storage, name, work)
         .await
-        .map_err(|e| e.to_string())
+        .ok_or_else(|| "the storage pool has stopped, or the work panicked".to_owned())
 }

@@ -36,7 +36,7 @@ pub use handle::{JobHandle, JobInfo, JobToken, Report};
 pub use job::{Job, JobName, JobState, Outcome, Scratch, Step, StepContext, Tie};
 pub use metrics::{PoolSnapshot, WAIT_BOUNDS_SECONDS, WaitSnapshot};
 pub use queue::Priority;
-pub use run::run;
+pub use run::{call, run};
 
 use queue::{Admission, Entry, Phase};
 use worker::{Presence, Runnable, Shared, SinkTask};
