@@ -192,3 +192,54 @@ impl TunnelHandle {
             .map(Duration::from_micros)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use codec::frame::Target;
+
+    use super::*;
+    use crate::wake::mailbox;
+
+    fn spec() -> OpenSpec {
+        OpenSpec {
+            domain: None,
+            target: Target::Name {
+                host: "origin".to_owned(),
+                port: 80,
+            },
+            service: "files".to_owned(),
+            weight: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_open_that_no_driver_ever_looks_at_tells_its_handle() {
+        let (sender, receiver) = mailbox();
+        let published = Published::new("hq".into(), &[]);
+        let tunnel = TunnelHandle::new(sender, published.clone());
+        let mut stream = tunnel.open(spec()).unwrap();
+        let end = stream.end();
+        // As a driver that panicked leaves it.
+        drop(receiver);
+        assert_eq!(stream.opened().await, Err(Reason::TunnelLost));
+        let (mut send, mut recv) = stream.split();
+        assert_eq!(send.stopped().await, Reason::TunnelLost);
+        assert!(recv.recv().await.is_err());
+        assert_eq!(end.summary().await, None);
+        assert_eq!(tunnel.open(spec()).err(), Some(TunnelGone));
+    }
+
+    #[tokio::test]
+    async fn the_first_cause_of_an_end_counts() {
+        let (sender, _receiver) = mailbox();
+        let published = Published::new("hq".into(), &[]);
+        let tunnel = TunnelHandle::new(sender, published.clone());
+        assert!(tunnel.is_up());
+        published.end(EndCause::Drained);
+        published.end(EndCause::Closed("later".to_owned()));
+        assert_eq!(tunnel.ended().await, EndCause::Drained);
+        assert!(!tunnel.is_up());
+    }
+}
