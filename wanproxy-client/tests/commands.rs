@@ -148,6 +148,7 @@ fn join_refuses_what_it_cannot_use() {
         assert!(!Path::new(&branch).exists());
     };
     refuse("no invite", "is not a wanproxy invite");
+    refuse(&"x".repeat(1 << 20), "is not a wanproxy invite");
     refuse(
         &text.replace("hq.example.com", "evil.example.com"),
         "is damaged",

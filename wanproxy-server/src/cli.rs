@@ -145,7 +145,8 @@ impl ConfigArgs {
 
 /// An invite lies around as a file with a key in it: long enough to carry it somewhere, not longer.
 fn invite_life(text: &str) -> Result<Duration, ValueError> {
-    const LEAST: Duration = Duration::from_secs(60);
+    // Certificates count in seconds.
+    const LEAST: Duration = Duration::from_secs(1);
     const MOST: Duration = Duration::from_secs(30 * 24 * 3_600);
     duration_between(text, LEAST, MOST)
 }

@@ -240,7 +240,7 @@ fn wrong_invites_are_refused() {
         "out of range",
     );
     refused(
-        &["invite", "branch-1", "--dir", &hq, "--valid", "1s"],
+        &["invite", "branch-1", "--dir", &hq, "--valid", "500ms"],
         2,
         "out of range",
     );

@@ -39,10 +39,14 @@ pub fn join(
     directory: &Path,
     now: SystemTime,
 ) -> Result<Joined, IdentityError> {
-    let bytes = files::read(invite_file, MAX_INVITE_BYTES)?;
-    let text = String::from_utf8(bytes).map_err(|_| IdentityError::NotAnInvite {
+    let no_invite = || IdentityError::NotAnInvite {
         path: invite_file.to_owned(),
+    };
+    let bytes = files::read(invite_file, MAX_INVITE_BYTES).map_err(|error| match error {
+        IdentityError::TooLarge { .. } => no_invite(),
+        other => other,
     })?;
+    let text = String::from_utf8(bytes).map_err(|_| no_invite())?;
     let invite = Invite::parse(&text, invite_file)?;
     if invite.peer.not_after < now {
         let advice = format!(

@@ -44,8 +44,9 @@ pub struct Special {
 }
 
 const V4_RANGES: &[(Ipv4Addr, u8, SpecialKind)] = &[
-    // AWS, Azure, Google and many others; then Azure's and Alibaba's own.
+    // AWS, Azure, Google and many others; then Azure's, Oracle's and Alibaba's own.
     (Ipv4Addr::new(169, 254, 169, 254), 32, SpecialKind::Metadata),
+    (Ipv4Addr::new(192, 0, 0, 192), 32, SpecialKind::Metadata),
     (Ipv4Addr::new(168, 63, 129, 16), 32, SpecialKind::Metadata),
     (Ipv4Addr::new(100, 100, 100, 200), 32, SpecialKind::Metadata),
     (Ipv4Addr::new(127, 0, 0, 0), 8, SpecialKind::Loopback),
@@ -148,6 +149,8 @@ fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Embedded> {
     let forms = [
         // IPv4-compatible (RFC 4291, 2.5.5.1; deprecated): ::a.b.c.d. The unspecified and loopback addresses are found before.
         starts(0, 96).then(|| at(96)),
+        // IPv4-translated (RFC 2765, SIIT): ::ffff:0:a.b.c.d.
+        starts(0xffff_0000, 96).then(|| at(96)),
         // 6to4 (RFC 3056): 2002:aabb:ccdd::/48.
         starts(0x2002, 16).then(|| at(16)),
         // NAT64, the well-known prefix (RFC 6052): 64:ff9b::a.b.c.d.
@@ -192,6 +195,7 @@ mod tests {
             ("::1", Loopback),
             ("::ffff:127.0.0.1", Loopback),
             ("::127.0.0.1", Loopback),
+            ("::ffff:0:127.0.0.1", Loopback),
             ("64:ff9b::127.0.0.1", Loopback),
             ("64:ff9b:1::127.0.0.1", Loopback),
             ("2002:7f00:1::", Loopback),
@@ -208,6 +212,8 @@ mod tests {
             ("::ffff:169.254.169.254", Metadata),
             ("64:ff9b::a9fe:a9fe", Metadata),
             ("2002:a9fe:a9fe::1", Metadata),
+            ("192.0.0.192", Metadata),
+            ("::ffff:0:169.254.169.254", Metadata),
             ("fd00:ec2::254", Metadata),
             ("224.0.0.1", Multicast),
             ("239.255.255.255", Multicast),
@@ -236,6 +242,9 @@ mod tests {
             "1.0.0.0",
             "::ffff:10.0.0.1",
             "::10.0.0.1",
+            "::ffff:0:10.0.0.1",
+            "::fffe:0:127.0.0.1",
+            "192.0.0.193",
             "64:ff9b::10.0.0.1",
             "2002:a00:1::",
             "2001:db8::1",
