@@ -29,8 +29,9 @@ use crate::wake::mailbox;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// First pause between attempts; doubles, with jitter, up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
-/// Longest pause: a branch whose line is back waits no longer than this.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Longest pause: a branch whose line is back waits no longer than this. Half of what a new connection waits by default, so that one that
+/// comes when the line is back is not refused for the pause's sake.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A tunnel that was up this long counts as a success: the next attempt starts from [`BACKOFF_MIN`] again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// How often a certificate's age is looked at while a tunnel is up.
