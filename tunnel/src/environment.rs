@@ -81,8 +81,13 @@ impl Environment {
             peer: Limits {
                 initial_window_bytes: peer.initial_window_bytes,
                 streams_max: peer.streams_max,
-                unacknowledged_encoded_max_bytes: peer.unacknowledged_encoded_max_bytes,
-                unacknowledged_plain_max_bytes: peer.unacknowledged_plain_max_bytes,
+                // What a peer says it takes never makes this side keep more than its own bound.
+                unacknowledged_encoded_max_bytes: peer
+                    .unacknowledged_encoded_max_bytes
+                    .min(self.limits.unacknowledged_encoded_max_bytes),
+                unacknowledged_plain_max_bytes: peer
+                    .unacknowledged_plain_max_bytes
+                    .min(self.limits.unacknowledged_plain_max_bytes),
             },
             heartbeat: self.heartbeat,
             level: self.level,
