@@ -36,7 +36,7 @@ impl Driver {
             let at = LinkContext {
                 crypto: &self.pools.crypto,
                 mail: &self.sender,
-                inline_below_bytes: self.inline_below_bytes,
+                inline_below_bytes: self.link_inline_below_bytes,
             };
             let id = link.id;
             if let Poll::Ready(result) = link.poll_receive(cx, &at) {
@@ -93,7 +93,7 @@ impl Driver {
             let at = LinkContext {
                 crypto: &self.pools.crypto,
                 mail: &self.sender,
-                inline_below_bytes: self.inline_below_bytes,
+                inline_below_bytes: self.link_inline_below_bytes,
             };
             loop {
                 let room = if self.ending.is_some() {
