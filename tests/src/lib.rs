@@ -6,6 +6,7 @@ mod eventually;
 pub mod fetch;
 pub mod line;
 pub mod origin;
+pub mod packets;
 pub mod pair;
 pub mod payload;
 mod skip;
