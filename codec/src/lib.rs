@@ -17,3 +17,5 @@ mod index;
 pub mod policy;
 pub mod ranges;
 pub mod varint;
+
+pub use history::storage;
