@@ -71,7 +71,7 @@ impl Decoder {
             });
         };
         let domain = domain.ok_or(Violation::NoDomain)?;
-        let stored = self.store(domain, span, header.body, plain.clone(), runs);
+        let stored = self.store(domain, span, header, plain.clone(), runs);
         Ok(Decoded { plain, stored })
     }
 
@@ -203,13 +203,13 @@ impl Decoder {
         &mut self,
         domain: &Domain,
         span: Span,
-        body: BodyKind,
+        header: &BlockHeader,
         plain: Bytes,
         runs: Vec<Range<usize>>,
     ) -> bool {
-        let mut append = Append::new(plain, runs);
+        let mut append = Append::new(header.stream, plain, runs);
         append.scan(
-            if body == BodyKind::Raw {
+            if header.body == BodyKind::Raw {
                 Density::Sparse
             } else {
                 Density::Dense

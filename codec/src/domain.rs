@@ -12,6 +12,7 @@ use crate::frame::Coverage;
 use crate::history::log::{Access, History};
 use crate::history::pages::{PAGE_BYTES, View};
 use crate::index::{Hint, Index};
+use crate::recent::Recent;
 
 /// One of a domain's two logs, seen from this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +42,8 @@ pub struct Domain {
     own: RwLock<History>,
     mirror: RwLock<History>,
     index: Index,
+    /// Of the own log and the mirror.
+    recent: [Recent; 2],
     leased: AtomicBool,
     /// Below these positions of the own log and the mirror nothing is copied any more: see [`Domain::retire_below`].
     retired: [AtomicU64; 2],
@@ -89,6 +92,7 @@ impl Domain {
             own: RwLock::default(),
             mirror: RwLock::default(),
             index: Index::new(config.index_capacity_bytes),
+            recent: [Recent::default(), Recent::default()],
             leased: AtomicBool::new(false),
             retired: [AtomicU64::new(0), AtomicU64::new(0)],
             quota_bytes: AtomicU64::new(0),
@@ -267,6 +271,8 @@ impl Domain {
             }
         }
         drop(history);
+        self.recent(log)
+            .note(append.stream(), span.end(), span.length);
         self.index.insert(
             log,
             append
@@ -291,6 +297,15 @@ impl Domain {
 
     const fn retired(&self, log: Log) -> &AtomicU64 {
         let [own, mirror] = &self.retired;
+        match log {
+            Log::Own => own,
+            Log::Mirror => mirror,
+        }
+    }
+
+    /// Where the newest bytes of its streams lie in a log.
+    pub(crate) const fn recent(&self, log: Log) -> &Recent {
+        let [own, mirror] = &self.recent;
         match log {
             Log::Own => own,
             Log::Mirror => mirror,

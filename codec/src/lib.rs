@@ -16,6 +16,7 @@ mod history;
 mod index;
 pub mod policy;
 pub mod ranges;
+mod recent;
 pub mod varint;
 
 pub use history::storage;

@@ -32,12 +32,21 @@ impl Level {
 pub struct Habit {
     /// Blocks in a row that did not shrink and looked like noise.
     noisy_blocks: u8,
+    /// Blocks in a row that did not shrink and were too short to look like anything.
+    stubborn_messages: u8,
 }
 
 impl Habit {
-    /// Whether bytes that look like noise may go raw without compressing them first to see.
-    pub(crate) const fn trusts_the_look(self) -> bool {
-        self.noisy_blocks >= NOISY_BLOCKS && !self.noisy_blocks.is_multiple_of(NOISY_PROBE)
+    /// Whether a block of `plain_bytes` may go raw without compressing it first to see: `noisy` is how it looks, where that can be told.
+    pub(crate) const fn trusts_the_look(self, plain_bytes: usize, noisy: bool) -> bool {
+        if plain_bytes < SAMPLE_BYTES {
+            self.stubborn_messages >= STUBBORN_MESSAGES
+                && !self.stubborn_messages.is_multiple_of(STUBBORN_PROBE)
+        } else {
+            noisy
+                && self.noisy_blocks >= NOISY_BLOCKS
+                && !self.noisy_blocks.is_multiple_of(NOISY_PROBE)
+        }
     }
 
     /// Whether only sparse anchors are looked up.
@@ -45,14 +54,29 @@ impl Habit {
         self.noisy_blocks >= NOISY_BLOCKS
     }
 
-    pub(crate) const fn after(self, noisy: bool) -> Self {
-        let noisy_blocks = match self.noisy_blocks.checked_add(1) {
-            _ if !noisy => 0,
-            Some(count) => count,
-            // Start the count over where it is still noisy and the next probe is due.
-            None => NOISY_BLOCKS.next_multiple_of(NOISY_PROBE),
-        };
-        Self { noisy_blocks }
+    /// After a block of `plain_bytes` that looked `noisy` or not, and shrank or did not.
+    pub(crate) const fn after(self, plain_bytes: usize, noisy: bool, shrank: bool) -> Self {
+        if plain_bytes < SAMPLE_BYTES {
+            let count = counted(self.stubborn_messages, !shrank, STUBBORN_PROBE);
+            Self {
+                stubborn_messages: count,
+                noisy_blocks: if shrank { 0 } else { self.noisy_blocks },
+            }
+        } else {
+            Self {
+                noisy_blocks: counted(self.noisy_blocks, noisy && !shrank, NOISY_PROBE),
+                stubborn_messages: 0,
+            }
+        }
+    }
+}
+
+/// One more in a row, or none. A full count starts over where the next probe is due.
+const fn counted(count: u8, goes_on: bool, probe: u8) -> u8 {
+    match count.checked_add(1) {
+        _ if !goes_on => 0,
+        Some(count) => count,
+        None => probe,
     }
 }
 
@@ -61,6 +85,12 @@ const NOISY_BLOCKS: u8 = 2;
 
 /// Of such a stream one block in so many is compressed all the same. What becomes compressible and looks it is found at once.
 const NOISY_PROBE: u8 = 32;
+
+/// Messages that did not shrink after which a stream is taken to be encrypted by its ends.
+const STUBBORN_MESSAGES: u8 = 8;
+
+/// Of such a stream one message in so many is compressed all the same: with its prefix that takes about 10 µs.
+const STUBBORN_PROBE: u8 = 16;
 
 /// Copies shorter than this, in bytes, are not made: 32 finds more and fragments more (study: 135, 143 and 156 times for 32, 48, 64 on one corpus).
 pub(crate) const MATCH_MIN_BYTES: usize = 48;
@@ -73,6 +103,12 @@ pub(crate) const APPEND_MIN_BYTES: usize = 32;
 
 /// Inner parts of fewer bytes are not compressed: a zstd frame costs about 10 bytes and 5 µs.
 pub(crate) const COMPRESS_MIN_BYTES: usize = 64;
+
+/// The same with a prefix to refer to.
+pub(crate) const PREFIXED_MIN_BYTES: usize = 32;
+
+/// What naming a prefix costs in a header, in bytes.
+pub(crate) const PREFIX_NAMED_BYTES: usize = 8;
 
 /// A compressed block must be smaller by this fraction, or the receiver decompresses for nothing: 1/64.
 pub(crate) const GAIN_FRACTION: usize = 64;
@@ -153,11 +189,28 @@ mod tests {
         let mut habit = Habit::default();
         let mut trusted = 0;
         for _ in 0..1000 {
-            trusted += u32::from(habit.trusts_the_look());
-            habit = habit.after(true);
+            trusted += u32::from(habit.trusts_the_look(65_536, true));
+            habit = habit.after(65_536, true, false);
         }
         assert!((900..1000).contains(&trusted), "{trusted} of 1000");
-        assert!(habit.scans_sparsely());
-        assert_eq!(habit.after(false), Habit::default());
+        assert!(habit.scans_sparsely() && !habit.trusts_the_look(65_536, false));
+        assert_eq!(habit.after(65_536, true, true), Habit::default());
+        assert_eq!(habit.after(65_536, false, false), Habit::default());
+    }
+
+    #[test]
+    fn messages_that_never_shrink_are_seldom_tried() {
+        let mut habit = Habit::default();
+        let mut trusted = 0;
+        for _ in 0..1000 {
+            trusted += u32::from(habit.trusts_the_look(300, false));
+            habit = habit.after(300, false, false);
+        }
+        assert!((880..1000).contains(&trusted), "{trusted} of 1000");
+        assert!(
+            !habit.trusts_the_look(65_536, true),
+            "long ones are looked at"
+        );
+        assert_eq!(habit.after(300, false, true), Habit::default());
     }
 }

@@ -5,10 +5,12 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::anchor::{Candidate, Density, Scanner, Selector, WINDOW_BYTES, key};
+use crate::frame::StreamId;
 
 /// The bytes that a block appends, and their anchors.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Append {
+    stream: StreamId,
     plain: Bytes,
     /// The appended stretches of `plain`, ascending, not touching.
     runs: Vec<Range<usize>>,
@@ -31,6 +33,11 @@ impl Append {
         self.length
     }
 
+    /// The stream that the block belongs to.
+    pub(crate) const fn stream(&self) -> StreamId {
+        self.stream
+    }
+
     /// Memory that it holds on to, in bytes, beyond the plain bytes it shares with the block.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
@@ -39,11 +46,12 @@ impl Append {
             + self.anchors.len() * size_of::<(u64, u32)>()
     }
 
-    /// The append of `runs` of `plain`, whose anchors are yet to be added.
-    pub(crate) fn new(plain: Bytes, runs: Vec<Range<usize>>) -> Self {
+    /// The append of `runs` of `plain`, a block of `stream`, whose anchors are yet to be added.
+    pub(crate) fn new(stream: StreamId, plain: Bytes, runs: Vec<Range<usize>>) -> Self {
         let length = runs.iter().map(|run| run.len()).sum::<usize>();
         let length = u32::try_from(length).unwrap_or_default();
         Self {
+            stream,
             plain,
             runs,
             anchors: Vec::new(),
@@ -128,7 +136,7 @@ mod tests {
             .take(20_000)
             .collect();
         let whole = std::iter::once(0..plain.len()).collect::<Vec<_>>();
-        let mut scanned = Append::new(plain.clone(), whole);
+        let mut scanned = Append::new(StreamId(1), plain.clone(), whole);
         scanned.scan(Density::Dense, &mut AppendScanner::default());
         assert!(scanned.anchors.len() > 50);
         let found: Vec<(u64, usize)> = scanned
@@ -136,7 +144,11 @@ mod tests {
             .map(|(key, end)| (key, end as usize))
             .collect();
 
-        let mut cut = Append::new(plain.clone(), vec![10..40, 100..9000, 9005..20_000]);
+        let mut cut = Append::new(
+            StreamId(1),
+            plain.clone(),
+            vec![10..40, 100..9000, 9005..20_000],
+        );
         cut.take_anchors(found.iter().copied());
         assert_eq!(cut.length(), 30 + 8900 + 10_995);
         let laid: Vec<u8> = cut.parts().flatten().copied().collect();

@@ -32,6 +32,11 @@ impl Match {
     pub const fn next_position(&self) -> u64 {
         self.position + (self.end - self.start) as u64
     }
+
+    /// Bytes of its run up to its end.
+    pub const fn run_bytes(&self) -> u64 {
+        self.run_before_bytes + (self.end - self.start) as u64
+    }
 }
 
 /// The search and its scratch, kept from block to block.

@@ -4,6 +4,7 @@ mod append;
 mod encoded;
 mod extend;
 mod finder;
+mod prefix;
 mod request;
 
 use std::ops::Range;
@@ -21,12 +22,12 @@ use crate::block::ops::Writer;
 use crate::block::{BlockHeader, BodyKind, Source, Space};
 use crate::compress::Compressor;
 use crate::domain::{Domain, Log};
-use crate::history::log::Access;
-use crate::history::reader::Reader;
 use crate::policy::{
-    APPEND_MIN_BYTES, COMPRESS_MIN_BYTES, GAIN_FRACTION, Level, REAPPEND_BYTES, looks_like_noise,
+    APPEND_MIN_BYTES, COMPRESS_MIN_BYTES, GAIN_FRACTION, Level, PREFIX_NAMED_BYTES,
+    PREFIXED_MIN_BYTES, REAPPEND_BYTES, looks_like_noise,
 };
 use finder::{Finder, Match};
+use prefix::Region;
 
 /// Encodes blocks.
 pub struct Encoder {
@@ -39,15 +40,7 @@ pub struct Encoder {
 }
 
 /// Literals, in bytes, from which on a prefix is looked up: loading it costs as much as compressing its own length.
-const PREFIX_LITERALS_MIN_BYTES: usize = 256;
-
-/// Bytes of the region that zstd is shown: what a block of usual size corresponds to. More crowds zstd's table at low levels and costs
-/// more than it gives (second version of some sources: 64 KiB around the copy 13.3, this 15.1, 256 KiB 14.1).
-const PREFIX_MAX_BYTES: u32 = 131_072;
-
-/// The same for short blocks: loading it costs about what compressing it does.
-const PREFIX_MIN_BYTES: u32 = 16_384;
-const _: () = assert!(PREFIX_MAX_BYTES <= crate::block::PREFIX_MAX);
+const PREFIX_LITERALS_MIN_BYTES: u32 = 256;
 
 impl Default for Encoder {
     fn default() -> Self {
@@ -88,6 +81,17 @@ impl Encoder {
             self.finder.find(domain, plain, density, hint);
         }
         let continuation = self.continuation(&request, hint);
+        let region = domain
+            .filter(|_| request.level != Level::Off)
+            .and_then(|domain| {
+                Region::choose(domain, request.stream, plain.len(), &self.finder.matches)
+            });
+        if region
+            .as_ref()
+            .is_some_and(|region| region.replaces(plain.len(), &self.finder.matches))
+        {
+            self.finder.matches.clear();
+        }
         let mut uses = Uses::default();
         for copy in &self.finder.matches {
             uses.add(copy.log, copy.position);
@@ -117,17 +121,20 @@ impl Encoder {
         let mut habit = request.habit;
         let body = if self.finder.matches.is_empty() {
             let noisy = looks_like_noise(plain);
-            let hopeless = plain.len() < COMPRESS_MIN_BYTES || noisy && habit.trusts_the_look();
+            let hopeless =
+                plain.len() < PREFIXED_MIN_BYTES || habit.trusts_the_look(plain.len(), noisy);
             let compressed = if hopeless {
                 None
             } else {
-                self.compress(&mut header, plain, None, request.level)
+                let prefix = self.prefix(domain, region.filter(|_| !noisy));
+                self.compress(&mut header, plain, prefix, request.level)
             };
-            habit = habit.after(noisy && compressed.is_none());
+            habit = habit.after(plain.len(), noisy, compressed.is_some());
             compressed
         } else {
-            habit = habit.after(false);
-            let prefix = self.prefix(domain, &mut uses);
+            habit = habit.after(plain.len(), false, true);
+            let helps = sums.literal_bytes >= PREFIX_LITERALS_MIN_BYTES;
+            let prefix = self.prefix(domain, region.filter(|_| helps));
             let body = self.compress(&mut header, plain, prefix, request.level);
             Some(body.unwrap_or_else(|| {
                 header.body = BodyKind::Stored;
@@ -135,6 +142,9 @@ impl Encoder {
                 Bytes::copy_from_slice(self.input.get(prefix_bytes..).unwrap_or_default())
             }))
         };
+        if let Some(prefix) = header.prefix {
+            uses.add(log_of(prefix.space), prefix.position);
+        }
         let tally = Tally {
             copied_bytes: sums.copied_bytes,
             compressed_bytes: if header.body == BodyKind::Zstd {
@@ -149,7 +159,7 @@ impl Encoder {
             },
         };
         let append = (appends && sums.appended_bytes > 0)
-            .then(|| self.append(plain, runs, header.body, sparsely));
+            .then(|| self.append(&request, runs, header.body, sparsely));
         Encoded {
             body: body.unwrap_or_else(|| plain.clone()),
             header,
@@ -207,11 +217,11 @@ impl Encoder {
                 end,
                 log,
                 position,
-                run_before_bytes,
+                ..
             } = *copy;
             let space = space_of(log);
             let old = position < space.of(renew_below);
-            let append = old || run_before_bytes + ((end - start) as u64) < REAPPEND_BYTES;
+            let append = old || copy.run_bytes() < REAPPEND_BYTES;
             push_run(&mut runs, at..if append { end } else { start });
             self.writer.literal(length_of(start - at));
             self.writer
@@ -243,10 +253,15 @@ impl Encoder {
         self.input
             .extend_from_slice(plain.get(at..).unwrap_or_default());
         let inner_bytes = self.input.len() - prefix_bytes;
-        if inner_bytes < COMPRESS_MIN_BYTES {
+        let (least, named) = if prefix.is_some() {
+            (PREFIXED_MIN_BYTES, PREFIX_NAMED_BYTES)
+        } else {
+            (COMPRESS_MIN_BYTES, 4)
+        };
+        if inner_bytes < least {
             return None;
         }
-        let most = inner_bytes - inner_bytes / GAIN_FRACTION - 4;
+        let most = (inner_bytes - inner_bytes / GAIN_FRACTION).checked_sub(named)?;
         let frame = self
             .compressor
             .compress(&self.input, prefix_bytes, level, most)?;
@@ -256,69 +271,20 @@ impl Encoder {
         Some(Bytes::copy_from_slice(frame))
     }
 
-    /// Reads what the block corresponds to on the diagonal of its largest copy into `input`, where there are literals for it to help with.
-    fn prefix(&mut self, domain: Option<&Domain>, uses: &mut Uses) -> Option<Source> {
-        self.input.clear();
-        let sums = self.writer.sums();
-        let largest = self
-            .finder
-            .matches
-            .iter()
-            .max_by_key(|copy| copy.end - copy.start)?;
-        if (sums.literal_bytes as usize) < PREFIX_LITERALS_MIN_BYTES {
-            return None;
-        }
-        let domain = domain?;
-        // On its diagonal, what the whole block corresponds to.
-        let half = self
-            .writer
-            .plain_length()
-            .clamp(PREFIX_MIN_BYTES, PREFIX_MAX_BYTES)
-            / 2;
-        let half = u64::from(half);
-        let start = largest.position.saturating_sub(largest.start as u64);
-        let middle = start + u64::from(self.writer.plain_length()) / 2;
-        // In a block that is longer than the region, the copy may lie outside of it.
-        let near = middle.clamp(largest.position, largest.next_position() - 1);
-        let middle = if middle.abs_diff(near) < half {
-            middle
-        } else {
-            near
-        };
-        let from = domain.copies_from(largest.log);
-        let range = middle.saturating_sub(half).max(from)..middle + half;
-        let range = domain.read(largest.log).covered_around(near, &range)?;
-        let mut reader = Reader::new(domain, Access::Source);
-        let mut at = range.start;
-        while at < range.end {
-            // What was evicted in this moment ends the prefix.
-            let Some(seen) = reader.from(largest.log, at) else {
-                break;
-            };
-            let wanted = usize::try_from(range.end - at)
-                .unwrap_or(usize::MAX)
-                .min(seen.len());
-            self.input
-                .extend_from_slice(seen.get(..wanted).unwrap_or_default());
-            at += wanted as u64;
-        }
-        let length = Some(length_of(self.input.len())).filter(|length| *length > 0)?;
-        uses.add(largest.log, range.start);
-        Some(Source {
-            space: space_of(largest.log),
-            position: range.start,
-            length,
-        })
+    /// Reads the prefix into `input`.
+    fn prefix(&mut self, domain: Option<&Domain>, region: Option<Region>) -> Option<Source> {
+        region?.read(domain?, &mut self.input)
     }
 
     /// The append with its anchors: those that the search has found, and for what it skipped those that are found now.
     fn append(
         &mut self,
-        plain: &Bytes,
+        request: &EncodeRequest,
         runs: Vec<Range<usize>>,
         body: BodyKind,
         sparsely: bool,
     ) -> Append {
+        let plain = &request.plain;
         let density = if body == BodyKind::Raw {
             Density::Sparse
         } else {
@@ -329,7 +295,7 @@ impl Encoder {
             .scanned
             .first()
             .is_some_and(|range| *range == (0..plain.len()));
-        let mut append = Append::new(plain.clone(), runs);
+        let mut append = Append::new(request.stream, plain.clone(), runs);
         match density {
             Density::Sparse if whole => {
                 let mut select = Selector::new(density);
@@ -356,6 +322,14 @@ const fn space_of(log: Log) -> Space {
     match log {
         Log::Own => Space::Sender,
         Log::Mirror => Space::Receiver,
+    }
+}
+
+/// The other way round.
+const fn log_of(space: Space) -> Log {
+    match space {
+        Space::Sender => Log::Own,
+        Space::Receiver => Log::Mirror,
     }
 }
 

@@ -97,8 +97,13 @@ impl Receiver {
             },
         );
         domain.set_quota(CAPACITY_BYTES);
-        let append =
-            |log| Append::new(held(log), std::iter::once(0..HELD_BYTES as usize).collect());
+        let append = |log| {
+            Append::new(
+                crate::frame::StreamId(1),
+                held(log),
+                std::iter::once(0..HELD_BYTES as usize).collect(),
+            )
+        };
         let own_start = domain.reserve(HELD_BYTES);
         assert!(own_start.is_some(), "the histories are agreed on");
         let own_start = own_start.unwrap_or_default();
