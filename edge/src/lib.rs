@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod os;
 pub mod policy;
 pub mod relay;
+pub mod users;

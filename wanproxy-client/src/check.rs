@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use edge::cli::Failure;
 use edge::identity::{Identity, IdentityError, Role, date};
+use edge::users::Users;
 
 use crate::cli::ConfigArgs;
 
@@ -31,6 +32,9 @@ pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
     }
     if let Some(admin) = &config.admin {
         admin.token().map_err(Failure::of_configured)?;
+    }
+    for service in &config.listen {
+        Users::load(&service.users).map_err(Failure::of_configured)?;
     }
     let life = match own.invite {
         Some(_) => {

@@ -58,6 +58,9 @@ pub struct ConfigArgs {
     /// Also serve SOCKS5 at BIND, like 127.0.0.1:1080. A bare port listens on loopback. Can be repeated.
     #[arg(long, value_name = "BIND", value_parser = parse_bind)]
     pub socks5: Vec<SocketAddr>,
+    /// Also be an HTTP proxy at BIND, like 127.0.0.1:3128. A bare port listens on loopback. Can be repeated.
+    #[arg(long, value_name = "BIND", value_parser = parse_bind)]
+    pub http: Vec<SocketAddr>,
 }
 
 /// Arguments of `status`.
@@ -102,7 +105,7 @@ impl ConfigArgs {
     /// The configuration or a flag is wrong.
     pub fn load(&self) -> Result<ClientConfig, Failure> {
         let mut config = ClientConfig::load(&self.config)?;
-        config.add_flags(&self.forward, &self.socks5)?;
+        config.add_flags(&self.forward, &self.socks5, &self.http)?;
         Ok(config)
     }
 }

@@ -69,6 +69,11 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         .transpose()?;
 
     let domains = Domains::new(&config.listen);
+    let services = config
+        .listen
+        .iter()
+        .map(|service| domains.service(service))
+        .collect::<Result<Vec<_>, _>>()?;
     let resources = Resources {
         pools: &config.pools,
         memory: &config.memory,
@@ -107,13 +112,8 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
     let uplink = Arc::new(uplink);
 
     let mut listeners = Vec::with_capacity(sockets.len());
-    for (socket, service) in sockets.into_iter().zip(&config.listen) {
-        let listener = Listener::start(
-            socket,
-            service.clone(),
-            domains.service(service),
-            uplink.clone(),
-        );
+    for (socket, (service, serves)) in sockets.into_iter().zip(config.listen.iter().zip(services)) {
+        let listener = Listener::start(socket, service.clone(), serves, uplink.clone());
         listeners.push(listener.map_err(|error| {
             Failure::Failed(format!("cannot listen for \"{}\": {error}", service.name))
         })?);

@@ -131,13 +131,13 @@ impl ClientConfig {
             codec: shared.codec,
             pools: shared.pools,
             memory: shared.memory,
-            listen: listen::read(&top)?,
+            listen: listen::read(&top, &parent(file))?,
             admin: shared.admin,
             log: shared.log,
         })
     }
 
-    /// Adds the services of `--forward` and `--socks5`, named `forward-1`, `socks5-1` and so on.
+    /// Adds the services of `--forward`, `--socks5` and `--http`, named `forward-1`, `socks5-1` and so on.
     ///
     /// # Errors
     /// A name or an address is taken by a service of the file.
@@ -145,7 +145,8 @@ impl ClientConfig {
         &mut self,
         forward: &[ForwardFlag],
         socks5: &[SocketAddr],
+        http: &[SocketAddr],
     ) -> Result<(), ConfigError> {
-        listen::add_flags(&mut self.listen, forward, socks5)
+        listen::add_flags(&mut self.listen, forward, socks5, http)
     }
 }

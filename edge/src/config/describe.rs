@@ -20,7 +20,7 @@ impl ClientConfig {
             format_duration(self.tunnel.connect_wait)
         )];
         if self.listen.is_empty() {
-            lines.push("It would listen for no application yet: add a [[listen]], or use --forward or --socks5.".to_owned());
+            lines.push("It would listen for no application yet: add a [[listen]], or use --forward, --socks5 or --http.".to_owned());
         }
         lines.extend(self.listen.iter().map(service));
         lines.extend(shared(
@@ -71,6 +71,12 @@ fn service(listen: &ListenConfig) -> String {
     let purpose = match &listen.kind {
         ListenKind::Forward(target) => format!("forward connections to {target}"),
         ListenKind::Socks5 => "serve SOCKS5".to_owned(),
+        ListenKind::Http => "be an HTTP proxy".to_owned(),
+    };
+    let users = match listen.users.len() {
+        0 => String::new(),
+        1 => ", for one user with a password".to_owned(),
+        count => format!(", for {count} users with passwords"),
     };
     let history = match listen.dedup {
         Dedup::Shared => "the shared history",
@@ -83,7 +89,7 @@ fn service(listen: &ListenConfig) -> String {
         ", where other machines reach it"
     };
     format!(
-        "Service {} would {purpose} from {}{reach}, with {history} and weight {}.",
+        "Service {} would {purpose} from {}{reach}{users}, with {history} and weight {}.",
         listen.name, listen.bind, listen.weight
     )
 }

@@ -211,6 +211,42 @@ impl<'a> Section<'a> {
             .collect()
     }
 
+    /// At most `most` pairs of a name and a string, `key = { name = "…" }`, each read by `parse`, in the order of their names; empty when the key is absent.
+    pub(crate) fn named<T>(
+        &self,
+        key: &str,
+        most: usize,
+        parse: impl Fn(&str, &str) -> Result<T, ValueError>,
+    ) -> Result<Vec<(String, T)>, ConfigError> {
+        let Some(value) = self.table.get(key) else {
+            return Ok(Vec::new());
+        };
+        let expected = "names with strings, like { alice = \"…\" }";
+        let table = value
+            .get_ref()
+            .as_table()
+            .ok_or_else(|| self.wrong_type(key, value, expected))?;
+        if table.len() > most {
+            return Err(self.refused(
+                key,
+                value,
+                ValueError::wrong(format!("has {} entries; {most} is the most", table.len())),
+            ));
+        }
+        table
+            .iter()
+            .map(|(name, entry)| {
+                let text = entry
+                    .get_ref()
+                    .as_str()
+                    .ok_or_else(|| self.wrong_type(key, entry, expected))?;
+                let name = name.get_ref().as_ref();
+                let read = parse(name, text).map_err(|error| self.refused(key, entry, error))?;
+                Ok((name.to_owned(), read))
+            })
+            .collect()
+    }
+
     /// A table `[key]`.
     pub(crate) fn section(
         &self,
@@ -372,7 +408,7 @@ mod tests {
     use super::*;
 
     const KEYS: Keys = Keys {
-        offered: &["heartbeat", "server", "count", "inner", "many"],
+        offered: &["heartbeat", "server", "count", "inner", "many", "names"],
         later: &["links"],
     };
 
@@ -398,6 +434,13 @@ mod tests {
                     Ok(())
                 }
             })?;
+            top.named("names", 2, |name, text| {
+                if name == text {
+                    Err(ValueError::wrong("is its own name"))
+                } else {
+                    Ok(())
+                }
+            })?;
             top.parse("heartbeat", |_| Ok(()))
         })
         .unwrap_err()
@@ -411,7 +454,7 @@ mod tests {
         );
         assert_eq!(
             error("zzz = 1"),
-            "client.toml:1: unknown key \"zzz\" in the top of the file; known are heartbeat, server, count, inner, many"
+            "client.toml:1: unknown key \"zzz\" in the top of the file; known are heartbeat, server, count, inner, many, names"
         );
         assert_eq!(
             error("[[many]]\n\n[[many]]\nsever = 1"),
@@ -444,6 +487,18 @@ mod tests {
         assert_eq!(
             error("server = [\"\", \"\", \"\"]"),
             "client.toml:1: server: has 3 entries; 2 is the most"
+        );
+        assert_eq!(
+            error("names = { a = \"b\",\n c = \"c\" }"),
+            "client.toml:2: names: is its own name"
+        );
+        assert_eq!(
+            error("names = { a = 1 }"),
+            "client.toml:1: names: expected names with strings, like { alice = \"…\" }, found a whole number"
+        );
+        assert_eq!(
+            error("names = { a = \"\", b = \"\", c = \"\" }"),
+            "client.toml:1: names: has 3 entries; 2 is the most"
         );
         assert_eq!(
             error("heartbeat = 5"),

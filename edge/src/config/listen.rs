@@ -1,12 +1,14 @@
 //! `[[listen]]`: the services of an edge.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::document::{Keys, Section};
 use super::error::{ConfigError, Place, ValueError};
+use super::sections::file_path;
 use super::target::{Target, parse_bind};
 
 /// One service.
@@ -23,6 +25,8 @@ pub struct ListenConfig {
     pub dedup: Dedup,
     /// Its share of a full line, against other services: 1 to 1000.
     pub weight: NonZeroU16,
+    /// Who may use it, if not everybody who reaches it: names, and the files that hold their passwords. SOCKS5 and HTTP only.
+    pub users: Vec<(String, PathBuf)>,
 }
 
 /// What a service speaks with applications.
@@ -30,8 +34,10 @@ pub struct ListenConfig {
 pub enum ListenKind {
     /// Every connection goes to one target.
     Forward(Target),
-    /// The application names the target by SOCKS5.
+    /// The application names the target by SOCKS5 or SOCKS4a.
     Socks5,
+    /// The application names the target by HTTP: CONNECT, or a request for a whole URL.
+    Http,
 }
 
 impl ListenKind {
@@ -40,6 +46,7 @@ impl ListenKind {
         match self {
             Self::Forward(_) => "forward",
             Self::Socks5 => "socks5",
+            Self::Http => "http",
         }
     }
 }
@@ -92,14 +99,13 @@ impl FromStr for ForwardFlag {
 }
 
 const LISTEN: Keys = Keys {
-    offered: &["name", "kind", "bind", "target", "dedup", "weight"],
+    offered: &["name", "kind", "bind", "target", "dedup", "weight", "users"],
     later: &[
         "rate",
         "method",
         "preserve_source",
         "proxy_accept",
         "proxy_send",
-        "users",
     ],
 };
 
@@ -112,10 +118,15 @@ const MAX_WEIGHT: u64 = 1_000;
 /// The longest name of a service, which travels in each Open.
 const MAX_SERVICE_NAME_BYTES: usize = 63;
 
-pub(crate) fn read(top: &Section<'_>) -> Result<Vec<ListenConfig>, ConfigError> {
+/// Users of one service.
+const MAX_USERS: usize = 256;
+/// The longest user name: what SOCKS5 can say (RFC 1929).
+const MAX_USER_BYTES: usize = 255;
+
+pub(crate) fn read(top: &Section<'_>, directory: &Path) -> Result<Vec<ListenConfig>, ConfigError> {
     let mut services: Vec<ListenConfig> = Vec::new();
     for section in top.sections("listen", MAX_SERVICES, &LISTEN)? {
-        let service = one(&section)?;
+        let service = one(&section, directory)?;
         if let Some((key, message)) = clash(&services, &service) {
             return Err(section.conflict(key, message));
         }
@@ -129,38 +140,30 @@ pub(crate) fn add_flags(
     services: &mut Vec<ListenConfig>,
     forward: &[ForwardFlag],
     socks5: &[SocketAddr],
+    http: &[SocketAddr],
 ) -> Result<(), ConfigError> {
-    let forwards = forward.iter().map(|flag| {
-        (
-            "--forward",
-            flag.bind,
-            ListenKind::Forward(flag.target.clone()),
-        )
-    });
-    let socks = socks5
+    let forwards = forward
         .iter()
-        .map(|bind| ("--socks5", *bind, ListenKind::Socks5));
-    let mut numbers = [0usize; 2];
-    for (flag, bind, kind) in forwards.chain(socks) {
-        let [forward_number, socks5_number] = &mut numbers;
-        let number = if matches!(kind, ListenKind::Socks5) {
-            socks5_number
-        } else {
-            forward_number
-        };
+        .map(|flag| (flag.bind, ListenKind::Forward(flag.target.clone())));
+    let socks = socks5.iter().map(|bind| (*bind, ListenKind::Socks5));
+    let https = http.iter().map(|bind| (*bind, ListenKind::Http));
+    let mut numbers: HashMap<&'static str, usize> = HashMap::new();
+    for (bind, kind) in forwards.chain(socks).chain(https) {
+        let word = kind.as_str();
+        let number = numbers.entry(word).or_default();
         *number += 1;
-        let name = format!("{}-{number}", kind.as_str());
         let service = ListenConfig {
-            name,
+            name: format!("{word}-{number}"),
             kind,
             bind,
             dedup: Dedup::Shared,
             weight: NonZeroU16::MIN,
+            users: Vec::new(),
         };
         if let Some((key, message)) = clash(services, &service) {
             return Err(ConfigError::Value {
                 place: Place {
-                    source: flag.to_owned(),
+                    source: format!("--{word}"),
                     line: None,
                 },
                 key: key.to_owned(),
@@ -172,16 +175,16 @@ pub(crate) fn add_flags(
     Ok(())
 }
 
-fn one(section: &Section<'_>) -> Result<ListenConfig, ConfigError> {
+fn one(section: &Section<'_>, directory: &Path) -> Result<ListenConfig, ConfigError> {
     let name = section.require("name", "write name = \"files\"", service_name)?;
     let kind = section.require(
         "kind",
-        "write kind = \"forward\" or \"socks5\"",
+        "write kind = \"forward\", \"socks5\" or \"http\"",
         |text| match text {
-            "forward" | "socks5" => Ok(text.to_owned()),
-            "http" | "transparent" => Err(ValueError::NotSupported(format!("\"{text}\""))),
+            "forward" | "socks5" | "http" => Ok(text.to_owned()),
+            "transparent" => Err(ValueError::NotSupported(format!("\"{text}\""))),
             _ => Err(ValueError::wrong(format!(
-                "\"{text}\" is not a kind; write \"forward\" or \"socks5\""
+                "\"{text}\" is not a kind; write \"forward\", \"socks5\" or \"http\""
             ))),
         },
     )?;
@@ -192,14 +195,31 @@ fn one(section: &Section<'_>) -> Result<ListenConfig, ConfigError> {
         ("forward", None) => {
             return Err(section.missing("target", "write target = \"10.0.0.5:445\""));
         }
-        (_, Some(_)) => {
+        (kind, Some(_)) => {
             return Err(section.conflict(
                 "target",
-                "a socks5 service has none, the application names it; remove this line",
+                format!(
+                    "a service of kind {kind} has none, the application names it; remove this line"
+                ),
             ));
         }
+        ("http", None) => ListenKind::Http,
         (_, None) => ListenKind::Socks5,
     };
+    let users = section.named("users", MAX_USERS, |name, text| {
+        if name.is_empty() || name.len() > MAX_USER_BYTES || name.contains(':') {
+            return Err(ValueError::wrong(format!(
+                "\"{name}\" is not a user's name; use 1 to {MAX_USER_BYTES} bytes without a colon"
+            )));
+        }
+        file_path(directory, text)
+    })?;
+    if !users.is_empty() && matches!(kind, ListenKind::Forward(_)) {
+        return Err(section.conflict(
+            "users",
+            "a forward service asks nobody for a password; remove this line, or use kind socks5 or http",
+        ));
+    }
     let dedup = section.parse("dedup", |text| {
         [Dedup::Shared, Dedup::Isolated, Dedup::Off]
             .into_iter()
@@ -220,6 +240,7 @@ fn one(section: &Section<'_>) -> Result<ListenConfig, ConfigError> {
         bind,
         dedup: dedup.unwrap_or(Dedup::Shared),
         weight: weight.unwrap_or(NonZeroU16::MIN),
+        users,
     })
 }
 

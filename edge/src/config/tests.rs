@@ -320,7 +320,11 @@ fn flags_add_services_named_by_kind_and_number() {
         .map(|text| text.parse().unwrap())
         .collect();
     config
-        .add_flags(&forward, &[parse_bind("1080").unwrap()])
+        .add_flags(
+            &forward,
+            &[parse_bind("1080").unwrap()],
+            &[parse_bind("3128").unwrap()],
+        )
         .unwrap();
     assert_eq!(
         config
@@ -328,9 +332,12 @@ fn flags_add_services_named_by_kind_and_number() {
             .iter()
             .map(|service| service.name.as_str())
             .collect::<Vec<_>>(),
-        ["forward-1", "forward-2", "socks5-1"]
+        ["forward-1", "forward-2", "socks5-1", "http-1"]
     );
-    let message = config.add_flags(&forward, &[]).unwrap_err().to_string();
+    let message = config
+        .add_flags(&forward, &[], &[])
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         message,
         "--forward: name: \"forward-1\" is taken by another service; choose another name"

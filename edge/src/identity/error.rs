@@ -193,6 +193,12 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
     },
+    /// The file of a user's password holds something else.
+    #[error("{} holds no password; write one line of 1 to 255 bytes into it", path.display())]
+    BadPassword {
+        /// The file.
+        path: PathBuf,
+    },
     /// The cryptography library refused something.
     #[error("cannot {action}: {cause}")]
     Crypto {

@@ -7,6 +7,7 @@
 
 mod lan;
 mod stream;
+mod stream_io;
 mod tunnel;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use codec::frame::Reason;
 
 pub use lan::LanSocket;
 pub use stream::{StreamReceive, StreamSend};
+pub use stream_io::{Carried, StreamIo, StreamReset};
 
 /// The most that one read takes: half a block, so that a stream in bulk makes blocks of one or two reads.
 const READ_MAX_BYTES: usize = 128 * 1024;

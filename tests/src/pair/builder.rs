@@ -40,6 +40,12 @@ impl PairBuilder {
         self.listener("socks5", "socks5", None)
     }
 
+    /// An HTTP proxy of the client edge, called `proxy`.
+    #[must_use]
+    pub fn http(self) -> Self {
+        self.listener("proxy", "http", None)
+    }
+
     fn listener(mut self, name: &str, kind: &'static str, target: Option<String>) -> Self {
         self.listeners.push(Listener {
             name: name.to_owned(),

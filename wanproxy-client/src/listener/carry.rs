@@ -2,34 +2,42 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codec::frame::{Reason, Target};
 use edge::config::{self, Host, ListenKind};
 use edge::log::StreamLine;
 use edge::os;
-use edge::relay::relay;
-use tokio::io::AsyncReadExt;
+use edge::relay::{Report, relay};
 use tokio::net::TcpStream;
 use tunnel::handle::TunnelHandle;
-use tunnel::stream::StreamHandle;
+use tunnel::stream::{StreamEnd, StreamHandle};
 
-use super::socks5::{self, Reply};
-use super::{Service, Uplink};
+use super::socks5::{self, Reply, Request, Version};
+use super::{Service, Uplink, http};
 
-/// How long a refused SOCKS application gets to read its reply before the connection is closed under it.
+/// How long a refused application gets to read its reply before the connection is closed under it.
 const REPLY_LINGER: Duration = Duration::from_secs(1);
 
 /// Serves one connection.
-pub async fn carry(socket: TcpStream, application: SocketAddr, service: &Service, uplink: &Uplink) {
+pub async fn carry(
+    socket: TcpStream,
+    application: SocketAddr,
+    service: Arc<Service>,
+    uplink: Arc<Uplink>,
+) {
     let _carrying = uplink.carrying();
     let started = Instant::now();
     if let Err(error) = os::tune_lan(&socket) {
         tracing::debug!(%error, %application, "socket options were not taken");
     }
     let connected = match &service.kind {
-        ListenKind::Forward(target) => forward(socket, &wire_target(target), service, uplink).await,
-        ListenKind::Socks5 => socks5(socket, application, service, uplink).await,
+        ListenKind::Forward(target) => {
+            forward(socket, &wire_target(target), &service, &uplink).await
+        }
+        ListenKind::Socks5 => socks5(socket, application, &service, &uplink).await,
+        ListenKind::Http => return http::serve(socket, application, service, uplink).await,
     };
     let Some(Connected {
         socket,
@@ -43,19 +51,40 @@ pub async fn carry(socket: TcpStream, application: SocketAddr, service: &Service
     let end = stream.end();
     let (send, receive) = stream.split();
     let report = relay(socket, send, receive).await;
+    let ended = Ended {
+        service: &service,
+        application,
+        target: &target,
+        tunnel: &tunnel,
+        started,
+    };
+    log_end(ended, end, &report).await;
+}
+
+/// A stream that has ended, for the log.
+pub(super) struct Ended<'a> {
+    pub(super) service: &'a Service,
+    pub(super) application: SocketAddr,
+    pub(super) target: &'a Target,
+    pub(super) tunnel: &'a TunnelHandle,
+    pub(super) started: Instant,
+}
+
+/// Writes the stream's line once the tunnel knows what it has cost.
+pub(super) async fn log_end(ended: Ended<'_>, end: StreamEnd, report: &Report) {
     let summary = tokio::select! {
         biased;
         summary = end.summary() => summary,
-        _ = tunnel.ended() => None,
+        _ = ended.tunnel.ended() => None,
     };
     let line = StreamLine {
-        service: &service.name,
-        peer: tunnel.peer(),
-        application: Some(application),
-        target: &target.to_string(),
-        report: &report,
+        service: &ended.service.name,
+        peer: ended.tunnel.peer(),
+        application: Some(ended.application),
+        target: &ended.target.to_string(),
+        report,
         summary: summary.as_ref(),
-        duration: started.elapsed(),
+        duration: ended.started.elapsed(),
     };
     line.write();
 }
@@ -97,16 +126,17 @@ async fn socks5(
     service: &Service,
     uplink: &Uplink,
 ) -> Option<Connected> {
-    let target = match socks5::read_request(&mut socket).await {
-        Ok(target) => target,
-        Err(error) => {
-            tracing::debug!(service = service.name, %application, %error, "no SOCKS request");
-            close_after_reply(socket).await;
-            return None;
-        }
-    };
+    let Request { target, version } =
+        match socks5::read_request(&mut socket, service.users.as_deref()).await {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!(service = service.name, %application, %error, "no SOCKS request");
+                close_after_reply(&socket).await;
+                return None;
+            }
+        };
     let Some((tunnel, mut stream)) = uplink.open(service, &target).await else {
-        refuse(socket, Reply::GeneralFailure).await;
+        refuse(socket, version, Reply::GeneralFailure).await;
         return None;
     };
     let opened = tokio::select! {
@@ -115,7 +145,8 @@ async fn socks5(
         () = gone(&socket) => Err(Reason::Cancelled),
     };
     match opened {
-        Ok(bound) => match socks5::write_reply(&mut socket, Reply::Succeeded, bound).await {
+        Ok(bound) => match socks5::write_reply(&mut socket, version, Reply::Succeeded, bound).await
+        {
             Ok(()) => Some(Connected {
                 socket,
                 target,
@@ -126,7 +157,7 @@ async fn socks5(
         },
         Err(reason) => {
             tracing::info!(service = service.name, %application, target_address = %target, ?reason, "stream refused");
-            refuse(socket, reason.into()).await;
+            refuse(socket, version, reason.into()).await;
             None
         }
     }
@@ -140,23 +171,32 @@ async fn gone(socket: &TcpStream) {
     }
 }
 
-async fn refuse(mut socket: TcpStream, reply: Reply) {
-    if socks5::write_reply(&mut socket, reply, None).await.is_ok() {
-        close_after_reply(socket).await;
+async fn refuse(mut socket: TcpStream, version: Version, reply: Reply) {
+    if socks5::write_reply(&mut socket, version, reply, None)
+        .await
+        .is_ok()
+    {
+        close_after_reply(&socket).await;
     }
 }
 
 /// Closes so that what was written is read: closing with unread bytes at hand would break the connection and drop the reply.
-async fn close_after_reply(mut socket: TcpStream) {
-    if os::shutdown_write(&socket).is_ok() {
-        let _ = tokio::time::timeout(REPLY_LINGER, discard(&mut socket)).await;
+pub(super) async fn close_after_reply(socket: &TcpStream) {
+    if os::shutdown_write(socket).is_ok() {
+        let _ = tokio::time::timeout(REPLY_LINGER, discard(socket)).await;
     }
 }
 
-async fn discard(socket: &mut TcpStream) -> io::Result<()> {
+async fn discard(socket: &TcpStream) -> io::Result<()> {
     let mut buffer = [0; 1024];
-    while socket.read(&mut buffer).await? > 0 {}
-    Ok(())
+    loop {
+        socket.readable().await?;
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+    }
 }
 
 fn wire_target(target: &config::Target) -> Target {
@@ -172,7 +212,7 @@ fn wire_target(target: &config::Target) -> Target {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -203,7 +243,7 @@ mod tests {
         let (mut application, socket) = sockets().await;
         application.write_all(&[7; 4096]).await.unwrap();
         socket.readable().await.unwrap();
-        let closing = tokio::spawn(refuse(socket, Reply::NotAllowed));
+        let closing = tokio::spawn(refuse(socket, Version::Five, Reply::NotAllowed));
         let mut reply = Vec::new();
         application.read_to_end(&mut reply).await.unwrap();
         assert_eq!(reply, [5, 2, 0, 1, 0, 0, 0, 0, 0, 0]);

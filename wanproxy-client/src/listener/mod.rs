@@ -3,6 +3,7 @@
 pub mod socks5;
 
 mod carry;
+mod http;
 mod uplink;
 
 use std::io;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use codec::frame::DomainId;
 use edge::config::{ListenConfig, ListenKind};
 use edge::log::Throttle;
+use edge::users::Users;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -25,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_LOG_PERIOD: Duration = Duration::from_secs(60);
 
 /// What a listener does with a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -35,6 +37,8 @@ pub struct Service {
     pub domain: Option<DomainId>,
     /// Its share of the line.
     pub weight: NonZeroU16,
+    /// Who may use it; nothing when everybody may who reaches it.
+    pub users: Option<Arc<Users>>,
 }
 
 /// A listener at work. Dropping it closes its socket; its connections go on.
@@ -93,7 +97,7 @@ async fn accept(socket: TcpListener, service: Arc<RwLock<Arc<Service>>>, uplink:
                     .clone();
                 let uplink = uplink.clone();
                 tokio::spawn(async move {
-                    carry::carry(connection, application, &service, &uplink).await
+                    carry::carry(connection, application, service, uplink).await
                 });
             }
             // The application went away between the kernel's handshake and our accept.

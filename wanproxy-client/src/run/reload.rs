@@ -22,17 +22,17 @@ impl Edge {
             .map_err(Failure::of_configured)?
             .flatten();
         let mut fresh = Vec::new();
+        let mut known = Vec::new();
         for service in &config.listen {
-            if !self.listeners.iter().any(|listener| {
+            let serves = self.domains.service(service)?;
+            if self.listeners.iter().any(|listener| {
                 listener.config.name == service.name && listener.config.bind == service.bind
             }) {
+                known.push(serves);
+            } else {
                 let socket = bind(&service.name, service.bind)?;
-                let listener = Listener::start(
-                    socket,
-                    service.clone(),
-                    self.domains.service(service),
-                    self.uplink.clone(),
-                );
+                let listener =
+                    Listener::start(socket, service.clone(), serves, self.uplink.clone());
                 fresh.push(listener.map_err(|error| {
                     Failure::Failed(format!("cannot listen for \"{}\": {error}", service.name))
                 })?);
@@ -50,7 +50,9 @@ impl Edge {
                 self.listeners.push(fresh.swap_remove(index));
             } else if let Some(index) = before.iter().position(same) {
                 let mut listener = before.swap_remove(index);
-                listener.replace(service.clone(), self.domains.service(service));
+                if let Some(index) = known.iter().position(|known| known.name == service.name) {
+                    listener.replace(service.clone(), known.swap_remove(index));
+                }
                 self.listeners.push(listener);
             }
         }

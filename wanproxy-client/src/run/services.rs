@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use codec::frame::DomainId;
 use edge::cli::Failure;
 use edge::config::{Dedup, ListenConfig};
 use edge::lifecycle::Listening;
 use edge::os;
+use edge::users::Users;
 use tokio::net::TcpListener;
 use tunnel::client::DomainSpec;
 
@@ -85,13 +87,18 @@ impl Domains {
     }
 
     /// What a listener needs to know of its service.
-    pub fn service(&self, config: &ListenConfig) -> Service {
-        Service {
+    ///
+    /// # Errors
+    /// The password of a user cannot be had.
+    pub fn service(&self, config: &ListenConfig) -> Result<Service, Failure> {
+        let users = Users::load(&config.users).map_err(Failure::of_configured)?;
+        Ok(Service {
             name: config.name.clone(),
             kind: config.kind.clone(),
             domain: self.of(config),
             weight: config.weight,
-        }
+            users: users.map(Arc::new),
+        })
     }
 }
 
