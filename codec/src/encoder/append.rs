@@ -103,6 +103,11 @@ impl Append {
         }
     }
 
+    /// The appended stretches of the plain bytes.
+    pub(crate) fn runs(&self) -> &[Range<usize>] {
+        &self.runs
+    }
+
     pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         self.runs
             .iter()

@@ -56,6 +56,7 @@ pub(crate) struct Finder {
     pub scanned: Vec<Range<usize>>,
     /// What was found; ascending, not overlapping.
     pub matches: Vec<Match>,
+    yields: Yields,
 }
 
 /// Stretches scanned at once: short ones behind a copy, where the next is likely near; long ones where nothing is found. Four lanes need some
@@ -69,6 +70,34 @@ const GOOD_ENOUGH_BYTES: usize = 1024;
 /// Candidates of one key that are compared; older ones hardly ever hold more.
 const CANDIDATES_MAX: usize = 4;
 
+/// Keys of a block that are compared in any case.
+const KEYS_IN_ANY_CASE: usize = 16;
+
+/// Copied bytes a compared key below which a block is poor: it is full of windows that stood somewhere before and go on otherwise (records of a log).
+const POOR_BYTES: usize = 48;
+
+/// Of a poor block one key in so many is compared, with one candidate: copies at the minimum's length cost as many bytes as they save.
+const POOR_KEYS: usize = 4;
+
+/// What comparing has brought in this block.
+#[derive(Debug, Default)]
+struct Yields {
+    keys: usize,
+    copied_bytes: usize,
+}
+
+impl Yields {
+    /// How many candidates of the next key are worth comparing; none: the key is passed over.
+    fn candidates(&mut self) -> Option<usize> {
+        self.keys += 1;
+        if self.keys <= KEYS_IN_ANY_CASE || self.copied_bytes >= self.keys * POOR_BYTES {
+            Some(CANDIDATES_MAX)
+        } else {
+            self.keys.is_multiple_of(POOR_KEYS).then_some(1)
+        }
+    }
+}
+
 impl Finder {
     /// Forgets the last block.
     pub fn clear(&mut self) {
@@ -76,6 +105,7 @@ impl Finder {
         self.sparse.clear();
         self.scanned.clear();
         self.matches.clear();
+        self.yields = Yields::default();
     }
 
     /// Fills `matches`, `anchors`, `sparse` and `scanned` for `plain`.
@@ -149,6 +179,22 @@ impl Finder {
         }
     }
 
+    /// Adds the anchors in those parts of `runs` that were not scanned because a copy covers them.
+    pub fn scan_rest(&mut self, plain: &[u8], runs: &[Range<usize>]) {
+        let mut at = 0;
+        let behind = std::iter::once(plain.len()..plain.len());
+        for next in std::mem::take(&mut self.scanned).into_iter().chain(behind) {
+            for run in runs {
+                let range = at.max(run.start)..next.start.min(run.end);
+                if !range.is_empty() {
+                    self.scan(plain, range, &mut Selector::new(Density::Dense));
+                }
+            }
+            at = next.end;
+        }
+        self.anchors.sort_unstable_by_key(|(_, end)| *end);
+    }
+
     /// Goes through the hints of a stretch, in plain order; returns where the last match ends.
     fn compare(&mut self, reader: &mut Reader<'_>, plain: &[u8], tails: [u64; 2]) -> usize {
         let mut done = self.matches.last().map_or(0, |last| last.end);
@@ -167,7 +213,10 @@ impl Finder {
                 continue;
             }
             let mut best: Option<Match> = None;
-            for hint in of_key.iter().take(CANDIDATES_MAX) {
+            let Some(candidates) = self.yields.candidates() else {
+                continue;
+            };
+            for hint in of_key.iter().take(candidates) {
                 let [own, mirror] = tails;
                 let tail = if hint.log == Log::Own { own } else { mirror };
                 let Some(position) = hint.position(tail) else {
@@ -185,6 +234,7 @@ impl Finder {
             }
             if let Some(best) = best.filter(|best| best.end - best.start >= MATCH_MIN_BYTES) {
                 done = best.end;
+                self.yields.copied_bytes += best.end - best.start;
                 self.matches.push(best);
             }
         }

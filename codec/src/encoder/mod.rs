@@ -308,8 +308,9 @@ impl Encoder {
                     Some((key(plain, candidate.end as usize)?, candidate.end as usize))
                 }));
             }
-            Density::Dense if whole && !sparsely => {
-                append.take_anchors(self.finder.anchors.iter().copied())
+            Density::Dense if !sparsely => {
+                self.finder.scan_rest(plain, append.runs());
+                append.take_anchors(self.finder.anchors.iter().copied());
             }
             _ => append.scan(density, &mut self.appender),
         }

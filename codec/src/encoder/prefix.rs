@@ -41,6 +41,21 @@ fn is_mostly_copies(plain_bytes: usize, matches: &[Match]) -> bool {
     2 * copied_bytes >= plain_bytes
 }
 
+/// Whether a third of what is copied lies about as `largest` does: the block goes along one source, and not through many places.
+fn agree_with(largest: &Match, matches: &[Match]) -> bool {
+    let (mut near_bytes, mut all_bytes) = (0, 0);
+    for copy in matches {
+        let bytes = copy.end - copy.start;
+        all_bytes += bytes;
+        let here = copy.position + largest.start as u64;
+        let there = largest.position + copy.start as u64;
+        if copy.log == largest.log && here.abs_diff(there) < AROUND_MAX_BYTES / 4 {
+            near_bytes += bytes;
+        }
+    }
+    3 * near_bytes >= all_bytes
+}
+
 /// A stretch of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
@@ -63,7 +78,7 @@ impl Region {
         let around = || Self::around(domain, largest?, plain_bytes);
         let recent = || Self::recent(domain, stream, plain_bytes);
         let around_first = if plain_bytes > MESSAGE_BYTES {
-            largest.is_some()
+            largest.is_some_and(|largest| agree_with(largest, matches))
         } else {
             is_mostly_copies(plain_bytes, matches)
         };
