@@ -6,7 +6,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{BufMut, BytesMut};
 use xxhash_rust::xxh3::Xxh3;
@@ -52,6 +53,7 @@ pub(super) struct AnchorFile {
     path: PathBuf,
     /// Where the next batch goes; not known before the file was looked through.
     end: Mutex<Option<u64>>,
+    length_bytes: AtomicU64,
 }
 
 impl AnchorFile {
@@ -61,6 +63,7 @@ impl AnchorFile {
             segment,
             path,
             end: Mutex::new(None),
+            length_bytes: AtomicU64::new(0),
         }
     }
 
@@ -68,12 +71,17 @@ impl AnchorFile {
         &self.path
     }
 
-    /// Bytes of the file, as far as they count.
+    /// Bytes of the file, once they were measured or it was written.
     pub fn length_bytes(&self) -> u64 {
-        self.end
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .unwrap_or(0)
+        self.length_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Looks how long the file is; what cannot be seen counts as nothing.
+    pub fn measure(&self, storage: &dyn Storage) {
+        let opened = storage.open(&self.path, Open::Read);
+        let length = opened.and_then(|file| file.length()).unwrap_or(0);
+        self.length_bytes
+            .store(length.min(self.most_bytes()), Ordering::Relaxed);
     }
 
     /// Adds anchors of this segment. Of more than a segment can have, the rest is left out.
@@ -95,6 +103,7 @@ impl AnchorFile {
             end += bytes.len() as u64;
         }
         *known = Some(end);
+        self.length_bytes.store(end, Ordering::Relaxed);
         Ok(())
     }
 

@@ -227,3 +227,139 @@ fn name(body: &mut &[u8]) -> Option<String> {
     *body = rest;
     String::from_utf8(name.to_vec()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+    use proptest::prelude::*;
+
+    const FORMAT: LogFormat = LogFormat {
+        id: [7; 16],
+        segment_bytes: SEGMENT_BYTES_MIN,
+    };
+
+    fn identity() -> LogIdentity {
+        LogIdentity {
+            side: LogSide::Mirror,
+            peer: "branch".to_owned(),
+            domain: "shared".to_owned(),
+        }
+    }
+
+    fn state() -> impl Strategy<Value = Persisted> {
+        let ranges = proptest::collection::vec((0..1u64 << 40, 1..1u64 << 30), 0..50);
+        let epochs = proptest::collection::vec((any::<[u8; 16]>(), 0..1u64 << 41), 0..=64);
+        (ranges, epochs, 0..1u64 << 20, any::<u64>()).prop_map(
+            |(ranges, mut epochs, floor, capacity_bytes)| {
+                epochs.sort_by_key(|(_, start)| *start);
+                let mut held: RangeSet = ranges
+                    .into_iter()
+                    .map(|(start, length)| start..start + length)
+                    .collect();
+                held.remove(0..floor);
+                let tail = held.last().map_or(floor, |last| last.end);
+                let epochs = epochs.into_iter().map(|(id, start)| Epoch { id, start });
+                Persisted {
+                    floor,
+                    tail,
+                    epochs: epochs.collect(),
+                    held,
+                    capacity_bytes,
+                }
+            },
+        )
+    }
+
+    /// A body as somebody might have written it, under a checksum that fits.
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), body].concat();
+        let checksum = xxh3_64(&bytes);
+        bytes.extend(checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Whatever is believed holds together.
+    fn assert_sane(state: &Persisted) {
+        assert!(state.floor <= state.tail && state.tail <= POSITION_MAX);
+        assert!(
+            state
+                .held
+                .first()
+                .is_none_or(|first| first.start >= state.floor)
+        );
+        assert!(state.held.last().is_none_or(|last| last.end <= state.tail));
+        assert!(state.held.range_count() <= MANIFEST_RANGES_MAX);
+        assert!(state.epochs.len() <= COVERAGE_EPOCHS_MAX);
+        assert!(state.epochs.is_sorted_by_key(|epoch| epoch.start));
+    }
+
+    proptest! {
+        #[test]
+        fn comes_back_as_it_was(state in state()) {
+            let bytes = encode(FORMAT, &identity(), &state);
+            prop_assert_eq!(decode(&bytes, &identity()).unwrap(), (FORMAT, state));
+        }
+
+        #[test]
+        fn a_forged_one_is_refused_or_makes_sense(
+            state in state(),
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let bytes = encode(FORMAT, &identity(), &state);
+            let mut body = bytes[HEAD_BYTES..bytes.len() - CHECKSUM_BYTES].to_vec();
+            for (at, byte) in changes {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+            for body in [&body[..], &body[..cut.index(body.len())]] {
+                if let Ok((_, state)) = decode(&sealed(body), &identity()) {
+                    assert_sane(&state);
+                }
+            }
+        }
+
+        #[test]
+        fn anything_at_all_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(decode(&bytes, &identity()), Err(ManifestError::Damaged));
+            if let Ok((_, state)) = decode(&sealed(&bytes), &identity()) {
+                assert_sane(&state);
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_fits_and_the_newest_of_too_much_is_kept() {
+        let most = POSITION_MAX - 3 * (MANIFEST_RANGES_MAX as u64 + 100);
+        let state = Persisted {
+            floor: 1,
+            tail: POSITION_MAX,
+            epochs: (0..100)
+                .map(|n| Epoch {
+                    id: [n; 16],
+                    start: POSITION_MAX - 100 + u64::from(n),
+                })
+                .collect(),
+            held: (0..MANIFEST_RANGES_MAX as u64 + 100)
+                .map(|n| most + n * 3..most + n * 3 + 2)
+                .collect(),
+            capacity_bytes: u64::MAX,
+        };
+        let identity = LogIdentity {
+            side: LogSide::Own,
+            peer: "p".repeat(MANIFEST_NAME_MAX_BYTES),
+            domain: "d".repeat(MANIFEST_NAME_MAX_BYTES),
+        };
+        let bytes = encode(FORMAT, &identity, &state);
+        assert!(bytes.len() < MANIFEST_MAX_BYTES / 4, "{}", bytes.len());
+        let (_, kept) = decode(&bytes, &identity).unwrap();
+        assert_sane(&kept);
+        assert_eq!(kept.held.range_count(), MANIFEST_RANGES_MAX);
+        assert_eq!(kept.held.last(), state.held.last());
+        assert_eq!(kept.epochs, state.epochs[100 - COVERAGE_EPOCHS_MAX..]);
+        // Varints of ten bytes each would fit as well.
+        let worst = MANIFEST_RANGES_MAX * 20 + COVERAGE_EPOCHS_MAX * 26 + 2 * 257 + 100;
+        assert!(worst < MANIFEST_MAX_BYTES);
+    }
+}

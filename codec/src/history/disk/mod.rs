@@ -6,14 +6,18 @@
 mod anchors;
 mod log;
 mod manifest;
+mod opening;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
 
 pub(crate) use anchors::{AnchorsError, SavedAnchor};
-pub(crate) use log::{DiskLog, Opened};
+pub(crate) use log::DiskLog;
 pub(crate) use manifest::{ManifestError, Persisted};
+pub(crate) use opening::Opened;
 
 const PAGE: usize = 1 << 16;
 

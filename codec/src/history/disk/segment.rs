@@ -52,7 +52,8 @@ impl Segment {
     pub fn new(format: LogFormat, number: u64, path: PathBuf, length_bytes: u64) -> Self {
         let anchors = AnchorFile::new(format, number, path.with_extension("idx"));
         let state = State {
-            length_bytes,
+            // A longer file is not ours, and counts as one of ours.
+            length_bytes: length_bytes.min(head_bytes(format.segment_bytes) + format.segment_bytes),
             ..State::default()
         };
         Self {

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -301,19 +302,29 @@ fn each_name(
 
 fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
     let directory = open_directory(parent, name)?;
-    let mut names = Vec::new();
-    each_name(directory.as_fd(), |name| {
-        names.push(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name).to_owned());
-        Ok(())
-    })?;
-    for name in names {
-        match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
-            // What Linux and what POSIX say of a directory.
-            Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {
-                remove_tree(directory.as_fd(), &name, depth - 1)?;
+    loop {
+        // As many at a time as may be listed.
+        let mut names = Vec::new();
+        each_name(directory.as_fd(), |name| {
+            if names.len() < LIST_MAX {
+                names.push(OsStr::from_bytes(name).to_owned());
             }
-            removed => removed?,
+            Ok(())
+        })?;
+        if names.is_empty() {
+            return Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?);
+        }
+        for name in names {
+            match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
+                // What Linux and what POSIX say of a directory.
+                Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {
+                    remove_tree(directory.as_fd(), &name, depth - 1)?;
+                }
+                removed => removed?,
+            }
         }
     }
-    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,11 @@ pub(crate) fn is_passing(cause: &io::Error) -> bool {
         .is_some_and(|code| passing.contains(&Errno::from_raw_os_error(code)))
 }
 
+/// Whether an error says that the medium does not give the bytes.
+pub(crate) fn is_unreadable(cause: &io::Error) -> bool {
+    cause.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
