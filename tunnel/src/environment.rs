@@ -43,6 +43,8 @@ pub struct Environment {
     pub inline_below_bytes: usize,
     /// Without a byte for this long a Ping is sent; without one for three times as long the link is lost.
     pub heartbeat: Duration,
+    /// For how long a tunnel outlives the loss of its line; zero: not at all.
+    pub resume_window: Duration,
     /// What this edge accepts from a peer.
     pub limits: Limits,
     /// zstd level of blocks.
@@ -93,6 +95,7 @@ impl Environment {
             level: self.level,
             codec_threads: self.pools.codec.threads(),
             admit_opens,
+            resume_window: self.resume_window,
         }
     }
 }

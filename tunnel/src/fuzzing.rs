@@ -27,6 +27,8 @@ const BUDGET_BYTES: usize = 4 << 20;
 const HISTORY_BYTES: u64 = 256 << 10;
 /// Bytes asked of a link at a time.
 const TRANSMIT_BYTES: usize = 16 << 10;
+/// A tunnel without a link waits this long for another.
+const RESUME_WINDOW: Duration = Duration::from_secs(30);
 /// Rounds in which a tunnel that hears nothing must come to rest: it must not make work for itself.
 const ROUNDS_MAX: usize = 1_000;
 
@@ -108,6 +110,7 @@ impl World {
             level: codec::policy::Level::default(),
             codec_threads: 2,
             admit_opens: true,
+            resume_window: RESUME_WINDOW,
         };
         let domain = Arc::new(Domain::in_memory(DomainConfig {
             own_capacity_bytes: HISTORY_BYTES,
@@ -211,8 +214,16 @@ impl World {
             _ => {
                 self.links += 1;
                 let next = LinkId::from(self.links);
-                self.tunnel.link_up(next, now);
-                self.tunnel.link_lost(self.link, now);
+                // An even one: the new link is up before the old one is lost.
+                if how & 1 == 1 {
+                    self.tunnel.link_lost(self.link, now);
+                    self.later(Duration::from_millis(u64::from(how) * u64::from(how)));
+                    self.settle();
+                    self.tunnel.link_up(next, self.now);
+                } else {
+                    self.tunnel.link_up(next, now);
+                    self.tunnel.link_lost(self.link, now);
+                }
                 self.link = next;
             }
         }
@@ -357,6 +368,12 @@ impl World {
         self.settle();
         self.tunnel.link_lost(self.link, self.now);
         self.settle();
+        self.later(RESUME_WINDOW);
+        self.settle();
+        assert!(
+            self.tunnel.is_over(),
+            "a lost tunnel does not last for ever"
+        );
         let Self {
             tunnel,
             budget,

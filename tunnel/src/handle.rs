@@ -1,15 +1,17 @@
 //! A tunnel as the programs see it: open streams, ask how it is, end it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use codec::frame::{Reason, Renewed};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{oneshot, watch};
 
 use crate::driver::{Command, Mail, PendingOpen};
-use crate::link::LinkCounters;
+use crate::link::{Link, LinkCounters};
 use crate::state::OpenSpec;
 use crate::stream::{Shared, StreamHandle};
 use crate::wake::Sender;
@@ -17,7 +19,7 @@ use crate::wake::Sender;
 /// Why a tunnel ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndCause {
-    /// The last link ended; the text says how.
+    /// The last link ended and no other took its place; the text says how.
     #[error("{0}")]
     LinkLost(String),
     /// The peer broke the protocol; the text names what it did.
@@ -44,8 +46,15 @@ pub struct LinkStatus {
 #[derive(Clone)]
 pub(crate) struct Published {
     pub(crate) peer: Arc<str>,
-    pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    /// As shown on the last link: a tunnel may be resumed with a renewed certificate.
+    pub(crate) chain: Arc<ArcSwap<Vec<CertificateDer<'static>>>>,
     pub(crate) links: Arc<Mutex<Vec<LinkStatus>>>,
+    /// A link is up.
+    pub(crate) attached: watch::Sender<bool>,
+    pub(crate) resumes: watch::Sender<u64>,
+    /// Client edge: since the line was lost, every server was asked in vain to carry on.
+    pub(crate) was_sought: watch::Sender<bool>,
+    pub(crate) streams_open: Arc<AtomicUsize>,
     pub(crate) ended: watch::Sender<Option<EndCause>>,
     /// The peer has said GoAway, or this side has.
     pub(crate) draining: watch::Sender<bool>,
@@ -55,8 +64,12 @@ impl Published {
     pub(crate) fn new(peer: Arc<str>, chain: &[CertificateDer<'static>]) -> Self {
         Self {
             peer,
-            chain: chain.into(),
+            chain: Arc::new(ArcSwap::from_pointee(chain.to_vec())),
             links: Arc::default(),
+            attached: watch::Sender::new(true),
+            resumes: watch::Sender::new(0),
+            was_sought: watch::Sender::new(false),
+            streams_open: Arc::default(),
             ended: watch::Sender::new(None),
             draining: watch::Sender::new(false),
         }
@@ -65,6 +78,7 @@ impl Published {
     /// The tunnel is over; the first cause counts.
     pub(crate) fn end(&self, cause: EndCause) {
         self.set_links(Vec::new());
+        self.streams_open.store(0, Ordering::Relaxed);
         self.ended.send_if_modified(|ended| {
             let first = ended.is_none();
             ended.get_or_insert(cause);
@@ -73,6 +87,10 @@ impl Published {
     }
 
     pub(crate) fn set_links(&self, links: Vec<LinkStatus>) {
+        let attached = !links.is_empty();
+        let _ = self
+            .attached
+            .send_if_modified(|before| std::mem::replace(before, attached) != attached);
         *self.links.lock().unwrap_or_else(PoisonError::into_inner) = links;
     }
 }
@@ -99,9 +117,9 @@ impl TunnelHandle {
         &self.published.peer
     }
 
-    /// The peer's certificate chain, leaf first.
-    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
-        &self.published.chain
+    /// The peer's certificate chain, leaf first, as it was shown last.
+    pub fn peer_chain(&self) -> Arc<Vec<CertificateDer<'static>>> {
+        self.published.chain.load_full()
     }
 
     /// Opens a stream. Bytes may be sent at once; whether the target was reached is learnt from
@@ -144,6 +162,57 @@ impl TunnelHandle {
     /// Ends the tunnel now; its streams are reset.
     pub fn close(&self, cause: EndCause) {
         let _ = self.mail.send(Mail::Command(Command::Close(cause)));
+    }
+
+    /// Carries on over `link`, whose other end has proved that it may: in `generation`, and only if that is newer than the present one.
+    pub(crate) fn attach(&self, link: Link, generation: u64) {
+        let _ = self
+            .mail
+            .send(Mail::Command(Command::Attach(Box::new(link), generation)));
+    }
+
+    /// Whether a link is up. Without one the tunnel waits to be resumed, or has ended.
+    pub fn is_attached(&self) -> bool {
+        self.is_up() && *self.published.attached.borrow()
+    }
+
+    /// Waits until a link is up (`true`) or lost (`false`), or the tunnel has ended.
+    pub async fn becomes_attached(&self, is_attached: bool) {
+        let mut attached = self.published.attached.subscribe();
+        tokio::select! {
+            _ = attached.wait_for(|now| *now == is_attached) => {}
+            _ = self.ended() => {}
+        }
+    }
+
+    /// Notes whether every server was asked in vain to carry on with the tunnel.
+    pub(crate) fn set_sought(&self, in_vain: bool) {
+        let _ = self.published.was_sought.send_replace(in_vain);
+    }
+
+    /// Waits until every server was asked in vain to carry on with the tunnel.
+    pub(crate) async fn sought_in_vain(&self) {
+        let mut sought = self.published.was_sought.subscribe();
+        let _ = sought.wait_for(|in_vain| *in_vain).await;
+    }
+
+    /// How often the tunnel was resumed.
+    pub fn resumes(&self) -> u64 {
+        *self.published.resumes.borrow()
+    }
+
+    /// Waits until it was resumed once more than `times`, or has ended.
+    pub(crate) async fn resumed_after(&self, times: u64) {
+        let mut resumes = self.published.resumes.subscribe();
+        tokio::select! {
+            _ = resumes.wait_for(|now| *now > times) => {}
+            _ = self.ended() => {}
+        }
+    }
+
+    /// Streams that are open now.
+    pub fn streams_open(&self) -> usize {
+        self.published.streams_open.load(Ordering::Relaxed)
     }
 
     /// True once no new streams are taken.

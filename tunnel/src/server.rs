@@ -3,9 +3,11 @@
 //! Nothing is allocated for a peer before it has proved who it is, beyond its TLS handshake, of which a bounded number
 //! are under way at once; the rest waits in the listen queue.
 
+mod tunnels;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use codec::frame::{DomainId, Frame, Hello, HelloStatus, Reason, Secret};
@@ -23,14 +25,14 @@ use crate::state::{LinkId, Side, Tunnel};
 use crate::stream::IncomingStream;
 use crate::wake::mailbox;
 
+use tunnels::{Known, Tunnels};
+
 /// Connections that have not yet said an acceptable Hello, in all.
 pub const UNAUTHENTICATED_MAX: usize = 256;
 /// The same from one address, once more than half of [`UNAUTHENTICATED_MAX`] are used.
 pub const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 16;
 /// Tunnels that one identity may have at once; one of them holds the histories.
 pub const TUNNELS_PER_IDENTITY_MAX: usize = 4;
-/// An older tunnel that is superseded ends within this time, unless its driver is held up; the new one then does without histories at first.
-const SUPERSEDE_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,67 +41,6 @@ pub struct Acceptor {
     tunnels: Arc<Tunnels>,
     draining: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
-}
-
-/// Tunnels that are up, by the peer's name.
-#[derive(Default)]
-struct Tunnels(Mutex<ByPeer>);
-
-/// The tunnels of each peer, with the instance of the program at their other end.
-type ByPeer = HashMap<String, Vec<(TunnelHandle, [u8; 16])>>;
-
-impl Tunnels {
-    fn lock(&self) -> MutexGuard<'_, ByPeer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the older tunnels of the same start of the same program, whose links must be dead, and waits until they
-    /// have let go of their histories.
-    async fn supersede(&self, peer: &str, instance: [u8; 16]) {
-        let older: Vec<TunnelHandle> = {
-            let all = self.lock();
-            let of_peer = all.get(peer).into_iter().flatten();
-            of_peer
-                .filter(|(t, other)| *other == instance && t.is_up() && !t.is_draining())
-                .map(|(t, _)| t.clone())
-                .collect()
-        };
-        for tunnel in older {
-            tunnel.close(EndCause::Closed("the client has dialed anew".to_owned()));
-            let _ = tokio::time::timeout(SUPERSEDE_MAX, tunnel.ended()).await;
-        }
-    }
-
-    /// Registers a tunnel unless its peer has too many.
-    fn add(&self, tunnel: &TunnelHandle, instance: [u8; 16]) -> bool {
-        let mut all = self.lock();
-        let of_peer = all.entry(tunnel.peer().to_string()).or_default();
-        of_peer.retain(|(other, _)| other.is_up());
-        if of_peer.len() >= TUNNELS_PER_IDENTITY_MAX {
-            return false;
-        }
-        of_peer.push((tunnel.clone(), instance));
-        true
-    }
-
-    fn has_room(&self, peer: &str, instance: [u8; 16]) -> bool {
-        let all = self.lock();
-        all.get(peer).is_none_or(|of_peer| {
-            of_peer
-                .iter()
-                // Those of the same start of the same program are superseded, unless they drain.
-                .filter(|(t, other)| t.is_up() && (*other != instance || t.is_draining()))
-                .count()
-                < TUNNELS_PER_IDENTITY_MAX
-        })
-    }
-
-    fn remove_ended(&self) {
-        self.lock().retain(|_, of_peer| {
-            of_peer.retain(|(t, _)| t.is_up());
-            !of_peer.is_empty()
-        });
-    }
 }
 
 impl Acceptor {
@@ -133,15 +74,9 @@ impl Acceptor {
         *self.draining.borrow()
     }
 
-    /// Tunnels that are up.
+    /// Tunnels that have not ended.
     pub fn tunnels(&self) -> Vec<TunnelHandle> {
-        self.tunnels
-            .lock()
-            .values()
-            .flatten()
-            .map(|(t, _)| t.clone())
-            .filter(TunnelHandle::is_up)
-            .collect()
+        self.tunnels.all()
     }
 
     /// Ends every tunnel for which `refuse` gives a reason (its identity was revoked).
@@ -311,6 +246,15 @@ struct Admitted {
     link: Link,
     peer: PeerIdentity,
     hello: Hello,
+    purpose: Purpose,
+}
+
+/// What an admitted link is for.
+enum Purpose {
+    /// A new tunnel, of this id and secret.
+    Begin([u8; 16], Secret),
+    /// A tunnel that has lost its line.
+    Resume(TunnelHandle),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -345,8 +289,8 @@ impl Admission {
             Frame::Hello(hello) => hello,
             other => return Err(AdmissionError::NoHello(format!("{:?}", other.kind()))),
         };
-        let peer = match self.judge(&link, &hello) {
-            Ok(peer) => peer,
+        let (peer, resumed) = match self.judge(&link, &hello) {
+            Ok(judged) => judged,
             Err((status, message)) => {
                 let answer = Hello {
                     status,
@@ -359,18 +303,39 @@ impl Admission {
             }
         };
         let own = self.environment.hello();
-        let answer = Hello {
+        let mut answer = Hello {
             // An invite's link is only for exchanging it.
             streams_max: if peer.invite { 0 } else { own.streams_max },
-            tunnel: Some(rand::random()),
-            secret: Some(Secret(rand::random())),
             ..own
         };
+        let purpose = match resumed {
+            Some(tunnel) => {
+                answer.tunnel = hello.tunnel;
+                answer.generation = hello.generation;
+                Purpose::Resume(tunnel)
+            }
+            None => {
+                let (id, secret) = (rand::random(), Secret(rand::random()));
+                answer.tunnel = Some(id);
+                answer.secret = Some(secret.clone());
+                Purpose::Begin(id, secret)
+            }
+        };
         link.send_frame(&Frame::Hello(answer)).await?;
-        Ok(Admitted { link, peer, hello })
+        Ok(Admitted {
+            link,
+            peer,
+            hello,
+            purpose,
+        })
     }
 
-    fn judge(&self, link: &Link, hello: &Hello) -> Result<PeerIdentity, (HelloStatus, String)> {
+    /// Who the client is, and which tunnel it carries on with, if not a new one.
+    fn judge(
+        &self,
+        link: &Link,
+        hello: &Hello,
+    ) -> Result<(PeerIdentity, Option<TunnelHandle>), (HelloStatus, String)> {
         if hello.version_max < VERSION_MIN || hello.version_min > VERSION_MAX {
             let message = format!(
                 "this server speaks version {VERSION_MIN} to {VERSION_MAX}, the client {} to {}",
@@ -384,16 +349,14 @@ impl Admission {
                 "this server is being stopped".to_owned(),
             ));
         }
-        if hello.tunnel.is_some() {
-            return Err((
-                HelloStatus::UnknownTunnel,
-                "this server holds no such tunnel".to_owned(),
-            ));
-        }
         let peer = self
             .identity
             .check_client(link.session().peer_chain())
             .map_err(|why| (HelloStatus::IdentityRefused, why))?;
+        if let Some(id) = hello.tunnel {
+            let tunnel = self.tunnels.resume(&peer.name, id, hello, link.session())?;
+            return Ok((peer, Some(tunnel)));
+        }
         if !self.tunnels.has_room(&peer.name, hello.instance) {
             return Err((
                 HelloStatus::Limit,
@@ -403,19 +366,33 @@ impl Admission {
                 ),
             ));
         }
-        Ok(peer)
+        Ok((peer, None))
     }
 
     async fn run(self, admitted: Admitted) {
-        let Admitted { link, peer, hello } = admitted;
+        let Admitted {
+            link,
+            peer,
+            hello,
+            purpose,
+        } = admitted;
+        let (id, secret) = match purpose {
+            Purpose::Begin(id, secret) => (id, secret),
+            // The driver drops a link for which its tunnel has no use any more: it has ended, or goes away.
+            Purpose::Resume(tunnel) => return tunnel.attach(link, hello.generation),
+        };
         let address = link.peer_address;
         let chain = link.session().peer_chain().to_vec();
         self.tunnels.supersede(&peer.name, hello.instance).await;
-        link.counters
-            .count_for(self.environment.counters.peer(&peer.name));
-        let mut tunnel = Tunnel::new(
+        let mut config =
             self.environment
-                .tunnel_config(Side::Server, &peer.name, &hello, !peer.invite),
+                .tunnel_config(Side::Server, &peer.name, &hello, !peer.invite);
+        if peer.invite {
+            // It is for one exchange, and the client begins anew with what it got.
+            config.resume_window = Duration::ZERO;
+        }
+        let mut tunnel = Tunnel::new(
+            config,
             self.environment.budget.clone(),
             self.environment.counters.clone(),
             Instant::now(),
@@ -439,9 +416,17 @@ impl Admission {
             incoming: self.incoming.clone(),
             renewals: Some(renewals),
             histories: (!peer.invite).then(|| self.environment.histories.clone()),
+            counters: self.environment.counters.peer(&name),
             published,
         });
-        if !self.tunnels.add(&handle, hello.instance) {
+        let known = Known {
+            tunnel: handle.clone(),
+            instance: hello.instance,
+            id,
+            secret,
+            generation: 0,
+        };
+        if !self.tunnels.add(known) {
             handle.close(EndCause::Closed("the peer has too many tunnels".to_owned()));
         }
         // From here on a reload or a drain finds the tunnel; what happened since it was judged is looked at now.
@@ -456,7 +441,7 @@ impl Admission {
         let cause = loop {
             tokio::select! {
                 Some(request) = requests.recv() => {
-                    let (identity, chain) = (self.identity.clone(), chain.clone());
+                    let (identity, chain) = (self.identity.clone(), handle.peer_chain());
                     let signed = file_work(&self.environment.pools, "sign", Box::new(move || identity.sign(&chain, &request))).await;
                     let answer = signed.unwrap_or_else(|message| codec::frame::Renewed::Refused { status: 1, message: bounded(&message) });
                     handle.renewed(answer);

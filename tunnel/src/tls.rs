@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use aws_lc_rs::hmac;
 use bytes::{Bytes, BytesMut};
+use codec::frame::Secret;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -159,6 +161,10 @@ pub struct Session {
     exporter: [u8; 32],
 }
 
+fn proof_key(secret: &Secret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &secret.0)
+}
+
 /// What [`Session::open`] found besides plain bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenReport {
@@ -191,6 +197,41 @@ impl Session {
     /// 32 bytes of keying material bound to this connection, for the proof of a resuming link.
     pub fn exporter(&self) -> &[u8; 32] {
         &self.exporter
+    }
+
+    /// Proves over this connection, and no other, that whoever speaks knows `secret`: it carries on with a tunnel (docs/protocol.md, Hello).
+    pub(crate) fn prove(&self, secret: &Secret, generation: u64, link_index: u64) -> [u8; 32] {
+        let tag = hmac::sign(&proof_key(secret), &self.proved(generation, link_index));
+        let mut proof = [0; 32];
+        proof.copy_from_slice(tag.as_ref());
+        proof
+    }
+
+    /// Whether the peer's `proof` is right.
+    pub(crate) fn verifies(
+        &self,
+        secret: &Secret,
+        generation: u64,
+        link_index: u64,
+        proof: &[u8; 32],
+    ) -> bool {
+        let proved = self.proved(generation, link_index);
+        hmac::verify(&proof_key(secret), &proved, proof).is_ok()
+    }
+
+    fn proved(&self, generation: u64, link_index: u64) -> [u8; 48] {
+        let mut proved = [0; 48];
+        let numbers = generation
+            .to_le_bytes()
+            .into_iter()
+            .chain(link_index.to_le_bytes());
+        for (to, from) in proved
+            .iter_mut()
+            .zip(self.exporter.into_iter().chain(numbers))
+        {
+            *to = from;
+        }
+        proved
     }
 
     fn lock(&self) -> MutexGuard<'_, rustls::Connection> {

@@ -18,6 +18,7 @@ use edge::metrics::{Refusals, Sources};
 use edge::os;
 use tokio::sync::mpsc;
 use tunnel::client::{Connector, ConnectorConfig};
+use tunnel::environment::Environment;
 use tunnel::histories::Lean;
 
 use crate::cli::ConfigArgs;
@@ -81,8 +82,10 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         codec: &config.codec,
     };
     let name = credentials.name().to_string();
-    let environment =
-        lifecycle::environment(&name, Lean::Receiving, config.tunnel.heartbeat, &resources);
+    let environment = Environment {
+        resume_window: config.tunnel.resume_window,
+        ..lifecycle::environment(&name, Lean::Receiving, config.tunnel.heartbeat, &resources)
+    };
     let sources = Arc::new(Sources {
         edge: "client",
         name: name.clone(),

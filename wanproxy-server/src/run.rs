@@ -17,7 +17,7 @@ use edge::metrics::{Refusals, Sources};
 use edge::os;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tunnel::environment::ServerIdentity;
+use tunnel::environment::{Environment, ServerIdentity};
 use tunnel::histories::Lean;
 use tunnel::server::Acceptor;
 
@@ -73,8 +73,10 @@ async fn run_async(args: &ConfigArgs, config: ServerConfig) -> Result<(), Failur
         codec: &config.codec,
     };
     let name = credentials.name().to_string();
-    let environment =
-        lifecycle::environment(&name, Lean::Sending, config.tunnel.heartbeat, &resources);
+    let environment = Environment {
+        resume_window: config.tunnel.resume_window,
+        ..lifecycle::environment(&name, Lean::Sending, config.tunnel.heartbeat, &resources)
+    };
     let sources = Arc::new(Sources {
         edge: "server",
         name: name.clone(),
@@ -212,7 +214,7 @@ impl Edge {
         self.credentials.replace(credentials);
         // Tunnels of clients that would not be let in now are ended; the others do not notice.
         self.acceptor
-            .end_where(|tunnel| self.credentials.check_client(tunnel.peer_chain()).err());
+            .end_where(|tunnel| self.credentials.check_client(&tunnel.peer_chain()).err());
         self.streams.set_policy(Policy::new(&config.client));
         self.log.set_level(config.log.level);
         if let Some(admin) = &self.admin {
@@ -230,6 +232,10 @@ impl Edge {
             (
                 "[tunnel] heartbeat",
                 old.tunnel.heartbeat != new.tunnel.heartbeat,
+            ),
+            (
+                "[tunnel] resume_window",
+                old.tunnel.resume_window != new.tunnel.resume_window,
             ),
             ("[history]", old.history != new.history),
             ("[codec]", old.codec != new.codec),

@@ -32,7 +32,7 @@ pub struct Status {
 pub struct TunnelStatus {
     /// The other edge's name; before the first tunnel the server's address.
     pub peer: String,
-    /// `up`, `draining` or `connecting`.
+    /// `up`, `detached` (the line is lost and may come back), `draining` or `connecting`.
     pub state: String,
     /// Its links.
     pub links: Vec<LinkStatus>,

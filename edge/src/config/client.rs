@@ -15,8 +15,8 @@ use super::sections::{
 use super::target::Target;
 use super::units::duration_between;
 use super::{
-    DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, MAX_DRAIN_TIMEOUT, MAX_HEARTBEAT, MIN_HEARTBEAT,
-    read_file,
+    DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_RESUME_WINDOW, MAX_DRAIN_TIMEOUT,
+    MAX_HEARTBEAT, MAX_RESUME_WINDOW, MIN_HEARTBEAT, read_file,
 };
 use crate::identity::{EdgeName, parse_client_name};
 
@@ -54,6 +54,8 @@ pub struct ClientTunnelConfig {
     pub server: Vec<Target>,
     /// A link on which nothing arrived for so long is asked for a sign of life.
     pub heartbeat: Duration,
+    /// How long streams outlive the loss of the line; the other edge's counts too. Zero: not at all.
+    pub resume_window: Duration,
     /// How long a new LAN connection waits for a tunnel before it is refused.
     pub connect_wait: Duration,
     /// How long running streams may take to finish on SIGTERM.
@@ -68,8 +70,14 @@ const TOP: Keys = Keys {
     later: &["accept"],
 };
 const TUNNEL: Keys = Keys {
-    offered: &["server", "heartbeat", "connect_wait", "drain_timeout"],
-    later: &["links", "resume_window", "path"],
+    offered: &[
+        "server",
+        "heartbeat",
+        "resume_window",
+        "connect_wait",
+        "drain_timeout",
+    ],
+    later: &["links", "path"],
 };
 
 /// Server addresses; each costs a dial timeout when it is dead.
@@ -111,6 +119,11 @@ impl ClientConfig {
                     duration_between(t, MIN_HEARTBEAT, MAX_HEARTBEAT)
                 })?
                 .unwrap_or(DEFAULT_HEARTBEAT),
+            resume_window: tunnel
+                .parse("resume_window", |t| {
+                    duration_between(t, Duration::ZERO, MAX_RESUME_WINDOW)
+                })?
+                .unwrap_or(DEFAULT_RESUME_WINDOW),
             connect_wait: tunnel
                 .parse("connect_wait", |t| {
                     duration_between(t, Duration::ZERO, MAX_CONNECT_WAIT)

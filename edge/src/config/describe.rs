@@ -14,9 +14,10 @@ impl ClientConfig {
     pub fn describe(&self) -> Vec<String> {
         let servers: Vec<String> = self.tunnel.server.iter().map(ToString::to_string).collect();
         let mut lines = vec![format!(
-            "It would keep a tunnel to {}, ask for a sign of life after {} of silence, and let new connections wait {} for a tunnel.",
+            "It would keep a tunnel to {}, ask for a sign of life after {} of silence, keep streams for {} when the line is lost, and let new connections wait {} for a tunnel.",
             servers.join(", else "),
             format_duration(self.tunnel.heartbeat),
+            format_duration(self.tunnel.resume_window),
             format_duration(self.tunnel.connect_wait)
         )];
         if self.listen.is_empty() {
@@ -42,9 +43,10 @@ impl ServerConfig {
     /// What a server edge with this configuration would do, a sentence a line.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "It would accept tunnels at {} and ask for a sign of life after {} of silence.",
+            "It would accept tunnels at {}, ask for a sign of life after {} of silence, and keep streams for {} when the line is lost.",
             self.tunnel.listen,
-            format_duration(self.tunnel.heartbeat)
+            format_duration(self.tunnel.heartbeat),
+            format_duration(self.tunnel.resume_window)
         )];
         if self.client.iter().all(|client| client.allow.is_empty()) {
             lines.push(

@@ -45,6 +45,9 @@ const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 /// Beyond this a dead line is not noticed in the time that people wait.
 const MAX_HEARTBEAT: Duration = Duration::from_secs(600);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
+/// Longer than a working day and a night: nobody waits for such a connection any more.
+const MAX_RESUME_WINDOW: Duration = Duration::from_secs(24 * 3_600);
+const DEFAULT_RESUME_WINDOW: Duration = Duration::from_secs(300);
 /// A service manager waits no longer.
 const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(3_600);
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

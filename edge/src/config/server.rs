@@ -16,8 +16,8 @@ use super::sections::{
 use super::target::parse_bind;
 use super::units::duration_between;
 use super::{
-    DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, MAX_DRAIN_TIMEOUT, MAX_HEARTBEAT, MIN_HEARTBEAT,
-    read_file,
+    DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_RESUME_WINDOW, MAX_DRAIN_TIMEOUT,
+    MAX_HEARTBEAT, MAX_RESUME_WINDOW, MIN_HEARTBEAT, read_file,
 };
 use crate::identity::{EdgeName, NamePattern};
 
@@ -55,6 +55,8 @@ pub struct ServerTunnelConfig {
     pub listen: SocketAddr,
     /// A link on which nothing arrived for so long is asked for a sign of life.
     pub heartbeat: Duration,
+    /// How long streams outlive the loss of the line; the other edge's counts too. Zero: not at all.
+    pub resume_window: Duration,
     /// How long running streams may take to finish on SIGTERM.
     pub drain_timeout: Duration,
 }
@@ -83,8 +85,8 @@ const TOP: Keys = Keys {
     later: &["listen"],
 };
 const TUNNEL: Keys = Keys {
-    offered: &["listen", "heartbeat", "drain_timeout"],
-    later: &["links", "resume_window", "connect_wait"],
+    offered: &["listen", "heartbeat", "resume_window", "drain_timeout"],
+    later: &["links", "connect_wait"],
 };
 const CLIENT: Keys = Keys {
     offered: &[
@@ -137,6 +139,11 @@ impl ServerConfig {
                     duration_between(t, MIN_HEARTBEAT, MAX_HEARTBEAT)
                 })?
                 .unwrap_or(DEFAULT_HEARTBEAT),
+            resume_window: tunnel
+                .parse("resume_window", |t| {
+                    duration_between(t, Duration::ZERO, MAX_RESUME_WINDOW)
+                })?
+                .unwrap_or(DEFAULT_RESUME_WINDOW),
             drain_timeout: tunnel
                 .parse("drain_timeout", |t| {
                     duration_between(t, Duration::ZERO, MAX_DRAIN_TIMEOUT)

@@ -19,6 +19,7 @@ name = "branch-1"
 [tunnel]
 server = ["hq.example.com:7443", "192.0.2.9:7443"]
 heartbeat = "2s"
+resume_window = "90s"
 connect_wait = "15s"
 drain_timeout = "1m"
 [identity]
@@ -70,6 +71,7 @@ fn every_key_of_a_client_arrives() {
         ["hq.example.com:7443", "192.0.2.9:7443"]
     );
     assert_eq!(config.tunnel.heartbeat, Duration::from_secs(2));
+    assert_eq!(config.tunnel.resume_window, Duration::from_secs(90));
     assert_eq!(config.tunnel.connect_wait, Duration::from_secs(15));
     assert_eq!(config.tunnel.drain_timeout, Duration::from_secs(60));
     assert_eq!(config.identity.ca, PathBuf::from("/etc/wanproxy/ca.pem"));
@@ -119,6 +121,7 @@ fn every_key_of_a_client_arrives() {
 fn the_least_client_has_the_contracts_defaults() {
     let config = client("[tunnel]\nserver = [\"hq:7443\"]").unwrap();
     assert_eq!(config.tunnel.heartbeat, Duration::from_secs(5));
+    assert_eq!(config.tunnel.resume_window, Duration::from_secs(300));
     assert_eq!(config.tunnel.connect_wait, Duration::from_secs(10));
     assert_eq!(config.tunnel.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.identity.key, PathBuf::from("/etc/wanproxy/edge.key"));
@@ -184,7 +187,6 @@ fn keys_of_later_versions_are_refused_as_such() {
     let listen = "[[listen]]\nname = \"a\"\nkind = \"forward\"\nbind = \"1\"\ntarget = \"b:1\"\n";
     for text in [
         format!("{tunnel}links = \"auto\""),
-        format!("{tunnel}resume_window = \"5m\""),
         format!("{tunnel}[[tunnel.path]]\nbind = \"192.0.2.1\""),
         format!("{tunnel}[history]\ndirectory = \"history\""),
         format!("{tunnel}[[accept]]\nallow = []"),

@@ -40,6 +40,7 @@ pub(crate) fn server_toml(address: &Target, allow: &[Rule]) -> String {
 [tunnel]
 listen = "[::]:{port}"                # clients connect to {address}
 # heartbeat = "5s"                    # a line that is silent for longer is asked for a sign of life
+# resume_window = "5m"                # how long open connections wait for a lost line to come back
 # drain_timeout = "30s"               # how long running streams may take to finish on SIGTERM
 
 [identity]                            # relative to this file
@@ -77,6 +78,7 @@ name = "{name}"
 [tunnel]
 server = ["{server}"]                 # several are tried in this order
 # heartbeat = "5s"                    # a line that is silent for longer is asked for a sign of life
+# resume_window = "5m"                # how long open connections wait for a lost line to come back
 # connect_wait = "10s"                # how long a new connection waits for a tunnel before it is refused
 # drain_timeout = "30s"               # how long running streams may take to finish on SIGTERM
 

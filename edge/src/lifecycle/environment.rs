@@ -46,7 +46,7 @@ pub struct Resources<'a> {
     pub codec: &'a CodecConfig,
 }
 
-/// Starts what tunnels share. Within a runtime.
+/// Starts what tunnels share. Within a runtime. Tunnels are not resumed unless the caller sets a window.
 pub fn environment(
     name: &str,
     lean: Lean,
@@ -94,6 +94,7 @@ pub fn environment(
         counters: Arc::new(Registry::new()),
         inline_below_bytes: usize::try_from(pools.inline_below.bytes()).unwrap_or(usize::MAX),
         heartbeat,
+        resume_window: Duration::ZERO,
         limits: Limits::default(),
         level: level(codec.level),
         tune: tune_link,

@@ -135,7 +135,7 @@ impl Sources {
         for (peer, _) in self.counters.peers() {
             let of_peer: Vec<&TunnelHandle> = tunnels
                 .iter()
-                .filter(|tunnel| tunnel.is_up() && *tunnel.peer() == peer)
+                .filter(|tunnel| tunnel.is_attached() && *tunnel.peer() == peer)
                 .collect();
             up.push(&[("peer", &peer)], !of_peer.is_empty());
             for (index, link) in of_peer.iter().flat_map(|tunnel| tunnel.links()).enumerate() {

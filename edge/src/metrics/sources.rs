@@ -149,10 +149,14 @@ impl Sources {
         codecs: &BTreeMap<Arc<str>, CodecBytes>,
     ) -> TunnelStatus {
         let counters = self.counters.peer(tunnel.peer());
-        let state = match (tunnel.is_up(), tunnel.is_draining()) {
-            (false, _) => "down",
-            (true, true) => "draining",
-            (true, false) => "up",
+        let state = if !tunnel.is_up() {
+            "down"
+        } else if tunnel.is_draining() {
+            "draining"
+        } else if tunnel.is_attached() {
+            "up"
+        } else {
+            "detached"
         };
         let link = |link: tunnel::handle::LinkStatus| LinkStatus {
             // An IPv4 client of a socket for both families shows as IPv4.
@@ -166,7 +170,7 @@ impl Sources {
             peer: tunnel.peer().to_string(),
             state: state.to_owned(),
             links: tunnel.links().into_iter().map(link).collect(),
-            resumes: counters.resumes.get(),
+            resumes: tunnel.resumes(),
             lan_bytes: both(&counters.lan),
             wan_bytes: both(&counters.wan),
             codec: codecs.get(tunnel.peer()).copied().unwrap_or_default(),

@@ -155,45 +155,15 @@ async fn a_used_invite_lets_nobody_else_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_falls_silent_is_noticed_and_taken_up_again() {
-    let quick = "[tunnel]\nheartbeat = \"200ms\"\n";
-    let echo = origin::echo().unwrap();
-    let builder = Pair::builder()
-        .forward("echo", echo.address())
-        .line(LineConfig::unshaped());
-    let pair = builder
-        .server_toml(quick)
-        .client_toml(quick)
-        .start()
-        .await
-        .unwrap();
-    let mut open = opened(&pair).await;
-    pair.line().unwrap().block();
-    let ended = timeout(LIMIT, open.read(&mut [0; 1]))
-        .await
-        .expect("a connection over a dead line hangs");
-    assert!(ended.is_err(), "{ended:?}");
-    eventually("the client noticed", async || {
-        if pair.client().is_ready().await {
-            Err("still ready")
-        } else {
-            Ok(())
-        }
-    })
-    .await;
-    pair.line().unwrap().restore();
-    ready(pair.client()).await;
-    assert_eq!(echoed(&mut opened(&pair).await, b"again").await, b"again");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_is_cut_resets_its_connections_and_the_next_tunnel_is_warm() {
+async fn without_a_resume_window_a_cut_resets_connections_and_the_next_tunnel_is_warm() {
     let origin = HttpOrigin::start().unwrap();
     let body = Bytes::from(Payload::random(8).bytes(0, 4 << 20));
     origin.put("/file", Content::Bytes(body.clone()));
     let builder = Pair::builder()
         .forward("http", origin.address())
         .line(LineConfig::unshaped());
+    let never = "[tunnel]\nresume_window = \"0s\"\n";
+    let builder = builder.server_toml(never).client_toml(never);
     let pair = builder.start().await.unwrap();
     let line = pair.line().unwrap();
     let entrance = pair.client().address("http").unwrap();

@@ -1,29 +1,26 @@
-//! The client edge's side: dials the server, keeps one tunnel up, renews the certificate.
+//! The client edge's side: dials the server, keeps one tunnel up and sees to its line, renews the certificate.
 
+mod dialer;
 mod error;
+mod greet;
+mod left;
+mod renewal;
+mod resume;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use codec::frame::{DomainId, Frame, HelloStatus, Reason};
-use tokio::net::TcpStream;
+use codec::frame::{DomainId, Reason};
 use tokio::sync::{mpsc, watch};
 
 pub use error::ConnectError;
 
-use crate::backoff::Backoff;
-use crate::driver::{Driver, Mail, Parts};
-use crate::environment::{
-    ClientIdentity, Environment, HANDSHAKE_TIMEOUT, Refused, VERSION_MAX, VERSION_MIN,
-};
-use crate::handle::{EndCause, Published, TunnelHandle};
-use crate::link::{Link, LinkError};
+use crate::environment::{ClientIdentity, Environment};
+use crate::handle::{EndCause, TunnelHandle};
 use crate::pool::{JobName, Pools};
-use crate::resolve::{ResolveError, resolve};
-use crate::state::{LinkId, Side, Tunnel};
 use crate::stream::IncomingStream;
-use crate::tls::TlsError;
-use crate::wake::mailbox;
+use dialer::Dialer;
+use left::LeftTunnels;
 
 /// One address of a server gets this long to answer a SYN.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,8 +35,6 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 const RENEWAL_CHECK_EVERY: Duration = Duration::from_secs(3600);
 /// A server that has not answered a request for a certificate by then will not: signing takes milliseconds, the line perhaps seconds.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Tunnels that a server is leaving and whose streams still run; with the present one as many as a server admits. Beyond, the oldest ends.
-const LEFT_TUNNELS_MAX: usize = 3;
 
 /// A domain of one of this edge's services.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,11 +99,11 @@ impl Connector {
             left,
             status,
             draining,
-            task: tokio::spawn(dialer.run()),
+            task: tokio::spawn(Arc::new(dialer).run()),
         }
     }
 
-    /// The present tunnel, if it takes streams.
+    /// The present tunnel, if it takes streams; it may be waiting for its line.
     pub fn present(&self) -> Option<TunnelHandle> {
         self.present
             .borrow()
@@ -116,17 +111,24 @@ impl Connector {
             .filter(|t| t.is_up() && !t.is_draining())
     }
 
-    /// Waits up to `wait` for a tunnel that takes streams.
+    /// Waits up to `wait` for a tunnel that takes streams and has its line.
     pub async fn tunnel(&self, wait: Duration) -> Option<TunnelHandle> {
         let mut present = self.present.clone();
         let usable =
             |t: &Option<TunnelHandle>| t.as_ref().is_some_and(|t| t.is_up() && !t.is_draining());
-        tokio::time::timeout(wait, async move {
-            present.wait_for(usable).await.ok().and_then(|t| t.clone())
-        })
-        .await
-        .ok()
-        .flatten()
+        let wanted = async move {
+            loop {
+                let tunnel = present.wait_for(usable).await.ok()?.clone()?;
+                if tunnel.is_attached() {
+                    return Some(tunnel);
+                }
+                tokio::select! {
+                    () = tunnel.becomes_attached(true) => {}
+                    changed = present.changed() => changed.ok()?,
+                }
+            }
+        };
+        tokio::time::timeout(wait, wanted).await.ok().flatten()
     }
 
     /// How dialing goes.
@@ -140,7 +142,7 @@ impl Connector {
     /// All tunnels that are up: the present one first, then those that take no new streams.
     pub fn tunnels(&self) -> Vec<TunnelHandle> {
         let present = self.present.borrow().clone();
-        let left = self.left.lock().clone();
+        let left = self.left.all();
         present
             .into_iter()
             .chain(left)
@@ -172,315 +174,6 @@ impl Drop for Connector {
         self.task.abort();
         self.reconnect("this program ends");
     }
-}
-
-/// Tunnels that take no new streams because the server goes away, the oldest first.
-#[derive(Default)]
-struct LeftTunnels(Mutex<Vec<TunnelHandle>>);
-
-impl LeftTunnels {
-    fn lock(&self) -> MutexGuard<'_, Vec<TunnelHandle>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, tunnel: TunnelHandle) {
-        let mut left = self.lock();
-        left.retain(TunnelHandle::is_up);
-        if left.len() >= LEFT_TUNNELS_MAX {
-            left.remove(0).close(EndCause::Closed(
-                "too many tunnels wait for their last streams".to_owned(),
-            ));
-        }
-        left.push(tunnel);
-    }
-}
-
-struct Dialer {
-    config: ConnectorConfig,
-    identity: Arc<dyn ClientIdentity>,
-    environment: Environment,
-    incoming: mpsc::UnboundedSender<IncomingStream>,
-    publish: watch::Sender<Option<TunnelHandle>>,
-    left: Arc<LeftTunnels>,
-    status: Arc<Mutex<ConnectorStatus>>,
-    draining: watch::Receiver<bool>,
-}
-
-impl Dialer {
-    async fn run(self) {
-        let mut waits = backoff().waits(rand::random::<f64>);
-        loop {
-            let started = Instant::now();
-            let mut again_at_once = false;
-            match self.connect_any().await {
-                Ok((tunnel, server)) if self.identity.is_invite() => {
-                    tracing::info!(peer = %tunnel.peer(), %server, "exchanging the invite for a certificate");
-                    again_at_once = self.exchange(&tunnel).await;
-                }
-                Ok((tunnel, server)) => {
-                    tracing::info!(peer = %tunnel.peer(), %server, "tunnel up");
-                    self.note(None);
-                    let _ = self.publish.send_replace(Some(tunnel.clone()));
-                    if *self.draining.borrow() {
-                        // It came up while `drain` was looking for tunnels.
-                        tunnel.go_away(Reason::GoingAway);
-                    }
-                    self.attend(&tunnel).await;
-                    if tunnel.is_up() {
-                        tracing::info!(peer = %tunnel.peer(), %server, "the tunnel takes no new streams");
-                        self.left.add(tunnel.clone());
-                        // A server that goes away is restarted, or another takes over.
-                        again_at_once = started.elapsed() >= STABLE_AFTER;
-                    }
-                    let _ = self.publish.send_replace(None);
-                    tokio::spawn(async move {
-                        let cause = tunnel.ended().await;
-                        tracing::warn!(peer = %tunnel.peer(), %server, %cause, "tunnel down");
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no tunnel");
-                    self.note(Some(error.to_string()));
-                }
-            }
-            if *self.draining.borrow() {
-                return;
-            }
-            if again_at_once || started.elapsed() >= STABLE_AFTER {
-                waits.reset();
-            }
-            if !again_at_once {
-                let pause = waits.next().unwrap_or(BACKOFF_MAX);
-                let mut draining = self.draining.clone();
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = draining.wait_for(|d| *d) => return,
-                }
-            }
-        }
-    }
-
-    fn note(&self, error: Option<String>) {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.tunnels += u64::from(error.is_none());
-        status.last_error = error;
-    }
-
-    /// Exchanges the invite over a tunnel that is good for nothing else, and is therefore not published. True when it worked.
-    async fn exchange(&self, tunnel: &TunnelHandle) -> bool {
-        let exchanged = match self.renew(tunnel).await {
-            Ok(true) => true,
-            Ok(false) => {
-                self.note(Some(
-                    "the line was lost before the invite was exchanged".to_owned(),
-                ));
-                false
-            }
-            Err(error) => {
-                tracing::error!(%error, "the invite could not be exchanged");
-                self.note(Some(format!("the invite could not be exchanged: {error}")));
-                false
-            }
-        };
-        tunnel.close(EndCause::Closed("the invite's link is done".to_owned()));
-        tunnel.ended().await;
-        exchanged
-    }
-
-    /// Renews when due, until the tunnel takes no more streams. A new certificate is for the next link; the streams of this one
-    /// go on.
-    async fn attend(&self, tunnel: &TunnelHandle) {
-        let renewing = async {
-            loop {
-                match self.renew(tunnel).await {
-                    Ok(true) => tracing::info!("the certificate was renewed"),
-                    Ok(false) => {}
-                    Err(error) => tracing::error!(%error, "the certificate could not be renewed"),
-                }
-                tokio::time::sleep(RENEWAL_CHECK_EVERY).await;
-            }
-        };
-        tokio::select! {
-            () = tunnel.unusable() => {}
-            () = renewing => {}
-        }
-    }
-
-    async fn renew(&self, tunnel: &TunnelHandle) -> Result<bool, String> {
-        let pools = &self.environment.pools;
-        let identity = self.identity.clone();
-        let request = file_work(
-            pools,
-            "begin renewal",
-            Box::new(move || identity.begin_renewal()),
-        )
-        .await??;
-        let Some(request) = request else {
-            return Ok(false);
-        };
-        let answer = tokio::time::timeout(RENEWAL_TIMEOUT, tunnel.renew(request)).await;
-        let Some(answer) = answer.map_err(|_| "the server does not answer".to_owned())? else {
-            return Ok(false);
-        };
-        let identity = self.identity.clone();
-        file_work(
-            pools,
-            "finish renewal",
-            Box::new(move || identity.finish_renewal(answer)),
-        )
-        .await?
-    }
-
-    async fn connect_any(&self) -> Result<(TunnelHandle, String), ConnectError> {
-        let mut last = None;
-        for server in &self.config.servers {
-            match self.connect(server).await {
-                Ok(tunnel) => return Ok((tunnel, server.clone())),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or(ConnectError::Resolve {
-            server: String::new(),
-            source: ResolveError::NoAddress,
-        }))
-    }
-
-    async fn connect(&self, server: &str) -> Result<TunnelHandle, ConnectError> {
-        let socket = self.dial(server).await?;
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(server, socket)).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError::Timeout {
-                server: server.to_owned(),
-            }),
-        }
-    }
-
-    async fn dial(&self, server: &str) -> Result<TcpStream, ConnectError> {
-        let addresses = resolve(&self.environment.pools.resolve, server)
-            .await
-            .map_err(|source| ConnectError::Resolve {
-                server: server.to_owned(),
-                source,
-            })?;
-        let mut last = ConnectError::Resolve {
-            server: server.to_owned(),
-            source: ResolveError::NoAddress,
-        };
-        for address in addresses {
-            let source = match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await
-            {
-                Ok(Ok(socket)) => {
-                    (self.environment.tune)(&socket);
-                    return Ok(socket);
-                }
-                Ok(Err(e)) => e,
-                Err(_) => std::io::ErrorKind::TimedOut.into(),
-            };
-            last = ConnectError::Dial {
-                server: server.to_owned(),
-                address,
-                source,
-            };
-        }
-        Err(last)
-    }
-
-    async fn handshake(
-        &self,
-        server: &str,
-        socket: TcpStream,
-    ) -> Result<TunnelHandle, ConnectError> {
-        let tls_error = |source: TlsError| ConnectError::Tls {
-            server: server.to_owned(),
-            source,
-        };
-        let link_error = |source: LinkError| ConnectError::Link {
-            server: server.to_owned(),
-            source,
-        };
-        let address = socket.peer_addr().map_err(|e| tls_error(e.into()))?;
-        let (socket, session) = self
-            .identity
-            .tls()
-            .connect(socket, &self.environment.pools.crypto)
-            .await
-            .map_err(tls_error)?;
-        let peer = self
-            .identity
-            .check_server(session.peer_chain())
-            .map_err(|why| ConnectError::Identity {
-                server: server.to_owned(),
-                why,
-            })?;
-        let mut link = Link::new(LinkId::from(0), socket, session, address);
-        link.send_frame(&Frame::Hello(self.environment.hello()))
-            .await
-            .map_err(link_error)?;
-        // The server's refusal of this edge's certificate shows only here: TLS 1.3 lets the client finish first.
-        let hello = match link.recv_frame().await.map_err(link_error)? {
-            Frame::Hello(hello) => hello,
-            other => {
-                return Err(ConnectError::NoHello {
-                    server: server.to_owned(),
-                    kind: format!("{:?}", other.kind()),
-                });
-            }
-        };
-        if !hello.status.is_accepted() {
-            return Err(Refused {
-                status: hello.status,
-                message: hello.message,
-            }
-            .into());
-        }
-        if hello.version_max < VERSION_MIN || hello.version_min > VERSION_MAX {
-            return Err(Refused {
-                status: HelloStatus::Version,
-                message: format!(
-                    "it speaks version {} to {}, this client {VERSION_MIN} to {VERSION_MAX}",
-                    hello.version_min, hello.version_max
-                ),
-            }
-            .into());
-        }
-        link.counters
-            .count_for(self.environment.counters.peer(&peer.name));
-        let mut tunnel = Tunnel::new(
-            self.environment
-                .tunnel_config(Side::Client, &peer.name, &hello, true),
-            self.environment.budget.clone(),
-            self.environment.counters.clone(),
-            Instant::now(),
-        );
-        for domain in &self.config.domains {
-            let histories = self.environment.histories.domain(&peer.name, &domain.name);
-            if let Some(histories) = histories {
-                tunnel.attach_domain(domain.id, domain.name.clone(), histories, Instant::now());
-            }
-        }
-        let peer: Arc<str> = peer.name.into();
-        let published = Published::new(peer, link.session().peer_chain());
-        let (sender, receiver) = mailbox::<Mail>();
-        let handle = TunnelHandle::new(sender.clone(), published.clone());
-        let driver = Driver::new(Parts {
-            tunnel,
-            link,
-            pools: self.environment.pools.clone(),
-            inline_below_bytes: self.environment.inline_below_bytes,
-            mail: (sender, receiver),
-            incoming: self.incoming.clone(),
-            renewals: None,
-            histories: Some(self.environment.histories.clone()),
-            published,
-        });
-        tokio::spawn(driver);
-        Ok(handle)
-    }
-}
-
-#[expect(clippy::expect_used, reason = "constants; a test builds it")]
-fn backoff() -> Backoff {
-    Backoff::new(BACKOFF_MIN, BACKOFF_MAX, 2.0).expect("the constants are in order")
 }
 
 /// File work of identities, in pool `storage`.

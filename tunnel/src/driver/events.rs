@@ -75,8 +75,8 @@ impl Driver {
                     let _ = waiting.send(answer);
                 }
             }
-            Event::LinkDead { link } => self.link_ended(link, &LinkError::Silent, now),
-            Event::TunnelLost => self.begin_end(EndCause::LinkLost(LinkError::Lost.to_string())),
+            Event::LinkDead { link } => self.link_ended(link, LinkError::Silent, now),
+            Event::TunnelLost => self.lost(),
             Event::Violated(violation) => {
                 self.begin_end(EndCause::Violation(violation.to_string()))
             }

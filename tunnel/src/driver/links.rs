@@ -1,12 +1,13 @@
 //! Links: frames in, frames out, and what ends one.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use codec::frame::Frame;
 
 use super::Driver;
-use crate::handle::EndCause;
+use crate::handle::{EndCause, LinkStatus};
 use crate::link::{Link, LinkContext, LinkError, OpenOutput};
 use crate::pool::Outcome;
 use crate::state::LinkId;
@@ -63,27 +64,89 @@ impl Driver {
                 }
             }
             Err(e @ LinkError::Frame(_)) => self.begin_end(EndCause::Violation(e.to_string())),
-            Err(e) => self.link_ended(id, &e, now),
+            Err(e) => self.link_ended(id, e, now),
         }
     }
 
-    pub(super) fn link_ended(&mut self, id: LinkId, error: &LinkError, now: Instant) {
+    pub(super) fn add_link(&mut self, mut link: Link, now: Instant) {
+        link.id = LinkId::from(self.links_made);
+        self.links_made += 1;
+        link.counters.count_for(self.counters.clone());
+        self.tunnel.link_up(link.id, now);
+        self.links.push(link);
+        self.publish_links();
+    }
+
+    fn publish_links(&self) {
+        let status = self.links.iter().map(|link| LinkStatus {
+            address: link.peer_address,
+            counters: link.counters.clone(),
+        });
+        self.published.set_links(status.collect());
+    }
+
+    /// A link of a newer generation: the client has lost all that were before, whether this side has noticed or not. One that comes too late, or
+    /// for a tunnel that is not resumed, is dropped.
+    pub(super) fn attach(&mut self, link: Link, generation: u64, now: Instant) {
+        if self.ending.is_some() || generation <= self.generation {
+            return;
+        }
+        for old in std::mem::take(&mut self.links) {
+            self.tunnel.link_lost(old.id, now);
+        }
+        if self.tunnel.is_over() {
+            return;
+        }
+        self.lost = None;
+        self.generation = generation;
+        self.published
+            .chain
+            .store(Arc::new(link.session().peer_chain().to_vec()));
+        self.published.resumes.send_modify(|times| *times += 1);
+        self.counters.resumes.add(1);
+        tracing::info!(peer = %self.published.peer, address = %link.peer_address, "tunnel resumed");
+        self.add_link(link, now);
+    }
+
+    pub(super) fn link_ended(&mut self, id: LinkId, error: LinkError, now: Instant) {
         self.links.retain(|link| link.id != id);
-        if self.links.is_empty() && !self.tunnel.is_over() {
-            self.tunnel.close_delivered(now);
-            self.take_events(now);
+        if self.ending.is_some() {
+            return;
         }
-        self.tunnel.link_lost(id, now);
-        if self.links.is_empty() {
-            let drained =
-                matches!(error, LinkError::Closed) && self.draining && self.streams.is_empty();
-            let cause = if drained {
+        if !self.links.is_empty() {
+            self.tunnel.link_lost(id, now);
+            self.publish_links();
+            return;
+        }
+        if error.is_final() {
+            self.tunnel.close(now);
+        } else {
+            self.tunnel.link_lost(id, now);
+        }
+        let waits = self.tunnel.is_detached();
+        if waits {
+            tracing::warn!(
+                peer = %self.published.peer,
+                %error,
+                streams = self.streams.len(),
+                "the line is lost; the tunnel waits for another"
+            );
+            self.publish_links();
+        }
+        self.lost = Some((error, waits));
+    }
+
+    /// The tunnel is over for want of a link.
+    pub(super) fn lost(&mut self) {
+        let cause = match self.lost.take() {
+            Some((LinkError::Closed, _)) if self.draining && self.streams.is_empty() => {
                 EndCause::Drained
-            } else {
-                EndCause::LinkLost(error.to_string())
-            };
-            self.begin_end(cause);
-        }
+            }
+            Some((error, true)) => EndCause::LinkLost(format!("{error}, and was not found again")),
+            Some((error, false)) => EndCause::LinkLost(error.to_string()),
+            None => EndCause::LinkLost(LinkError::Lost.to_string()),
+        };
+        self.begin_end(cause);
     }
 
     pub(super) fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -135,7 +198,7 @@ impl Driver {
             }
         }
         for (id, e) in failed {
-            self.link_ended(id, &e, now);
+            self.link_ended(id, e, now);
         }
         moved
     }

@@ -34,7 +34,7 @@ impl Driver {
                         Outcome::Stopped | Outcome::Panicked => Err(TlsError::PoolStopped.into()),
                     });
                     if let Some(Err(e)) = result {
-                        self.link_ended(id, &e, now);
+                        self.link_ended(id, e, now);
                     }
                 }
             }
@@ -115,6 +115,7 @@ impl Driver {
                 self.begin_drain();
                 self.tunnel.go_away(reason, now);
             }
+            Command::Attach(link, generation) => self.attach(*link, generation, now),
             Command::Close(cause) => self.begin_end(cause),
         }
     }

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -22,7 +23,8 @@ use tokio::time::Sleep;
 
 use crate::handle::{EndCause, Published};
 use crate::histories::Histories;
-use crate::link::{Link, OpenOutput};
+use crate::link::{Link, LinkError, OpenOutput};
+use crate::metrics::PeerCounters;
 use crate::pool::{Outcome, Pools, SlotWaiter};
 use crate::state::{CodecDone, CodecJob, JobId, LinkId, OpenSpec, Tunnel};
 use crate::stream::{IncomingStream, Shared};
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     Renewed(codec::frame::Renewed),
     /// Accept no new streams; end when the last one has.
     GoAway(Reason),
+    /// Carry on over another link, in a newer generation.
+    Attach(Box<Link>, u64),
     /// End now; streams are reset.
     Close(EndCause),
 }
@@ -111,6 +115,8 @@ pub(crate) struct Parts {
     pub(crate) renewals: Option<mpsc::UnboundedSender<Bytes>>,
     /// Where a domain that the peer offers is found; none where the peer is to have none.
     pub(crate) histories: Option<Arc<Histories>>,
+    /// Counters of the peer.
+    pub(crate) counters: Arc<PeerCounters>,
     pub(crate) published: Published,
 }
 
@@ -139,8 +145,14 @@ pub(crate) struct Driver {
     renewals: Option<mpsc::UnboundedSender<Bytes>>,
     renewed: Option<oneshot::Sender<codec::frame::Renewed>>,
     histories: Option<Arc<Histories>>,
+    counters: Arc<PeerCounters>,
     published: Published,
     draining: bool,
+    /// How often the client has proved anew that the tunnel is its own, in attempts; links of older ones are dead.
+    generation: u64,
+    links_made: u64,
+    /// How the last link ended, and whether another was waited for.
+    lost: Option<(LinkError, bool)>,
     /// Why it ends, and until when what is sealed may still be flushed.
     ending: Option<(EndCause, Instant)>,
 }
@@ -194,22 +206,16 @@ impl Driver {
             renewals: parts.renewals,
             renewed: None,
             histories: parts.histories,
+            counters: parts.counters,
             published: parts.published,
             draining: false,
+            generation: 0,
+            links_made: 0,
+            lost: None,
             ending: None,
         };
-        driver.add_link(parts.link);
+        driver.add_link(parts.link, Instant::now());
         driver
-    }
-
-    fn add_link(&mut self, link: Link) {
-        self.tunnel.link_up(link.id, Instant::now());
-        self.links.push(link);
-        let status = self.links.iter().map(|l| crate::handle::LinkStatus {
-            address: l.peer_address,
-            counters: l.counters.clone(),
-        });
-        self.published.set_links(status.collect());
     }
 
     /// Looks at everything once; true when anything moved.
@@ -226,6 +232,9 @@ impl Driver {
         moved |= self.run_jobs(cx, now);
         moved |= self.take_events(now);
         moved |= self.transmit(cx, now);
+        self.published
+            .streams_open
+            .store(self.streams.len(), Ordering::Relaxed);
         if self.draining && self.streams.is_empty() && self.tunnel.is_quiet() {
             self.begin_end(EndCause::Drained);
         }
@@ -266,8 +275,8 @@ impl Driver {
         self.ending = Some((cause.clone(), now + FLUSH_MAX));
         for link in &mut self.links {
             let _ = link.start_close();
-            self.tunnel.link_lost(link.id, now);
         }
+        self.tunnel.close(now);
         // What came before the end, and may have been acknowledged, still reaches its streams.
         self.take_events(now);
         self.release(cause);

@@ -55,6 +55,13 @@ pub enum LinkError {
     Closed,
 }
 
+impl LinkError {
+    /// Whether the tunnel ends with the link: the other edge has said so, or this program is ending.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Closed | Self::Tls(TlsError::PoolStopped))
+    }
+}
+
 /// Where a link's jobs run and report.
 pub(crate) struct LinkContext<'a> {
     pub(crate) crypto: &'a Pool,

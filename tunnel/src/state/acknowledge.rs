@@ -46,11 +46,14 @@ impl Tunnel {
     }
 
     fn acknowledged(&mut self, sent: Sent, now: Instant) {
-        if let SentWhat::Block(block) = sent.what {
-            self.memory
-                .retained
-                .give(block.header.len() + block.body.len());
-            self.domains.unpin(block.pins());
+        match sent.what {
+            SentWhat::Block(block) => {
+                self.memory
+                    .retained
+                    .give(block.header.len() + block.body.len());
+                self.domains.unpin(block.pins());
+            }
+            SentWhat::Frame(_) => self.open_is_known(sent.stream, now),
         }
         if let Some(stream) = self.streams.get_mut(&sent.stream) {
             stream.send.unacknowledged -= 1;

@@ -66,6 +66,8 @@ pub struct TunnelConfig {
     pub codec_threads: usize,
     /// Whether the peer may open streams; it may not with an invite's certificate.
     pub admit_opens: bool,
+    /// For how long the tunnel outlives the loss of its last link; zero: not at all.
+    pub resume_window: Duration,
 }
 
 /// A stream to be opened.

@@ -28,6 +28,8 @@ const PONGS_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     frames: VecDeque<Frame>,
+    /// Frames that were handed to the link before its Ping of this token: until the Pong nobody knows whether they arrived.
+    doubtful: VecDeque<(u64, Frame)>,
     credit_now: VecDeque<StreamId>,
     credit_later: VecDeque<StreamId>,
     yields: VecDeque<StreamId>,
@@ -46,6 +48,42 @@ impl Outbox {
         for frame in frames {
             self.push(frame);
         }
+    }
+
+    /// Takes what waits. It is in doubt until `confirm` of the token of a Ping that goes behind it.
+    fn take_frames(&mut self, next_ping: u64, out: &mut Vec<Frame>) {
+        for frame in self.frames.drain(..) {
+            self.doubtful
+                .retain(|(_, doubtful)| !is_outdated(doubtful, &frame));
+            if is_said_once(&frame) {
+                self.doubtful.push_back((next_ping, frame.clone()));
+            }
+            out.push(frame);
+        }
+    }
+
+    /// The peer has answered the Ping of this token.
+    pub(super) fn confirm(&mut self, token: u64) {
+        self.doubtful.retain(|(next_ping, _)| *next_ping > token);
+    }
+
+    /// The link is lost: what may not have arrived goes again, before what was not sent yet.
+    pub(super) fn repeat_doubtful(&mut self) {
+        while let Some((_, frame)) = self.doubtful.pop_back() {
+            if !self.frames.iter().any(|newer| is_outdated(&frame, newer)) {
+                self.frames.push_front(frame);
+            }
+        }
+    }
+
+    /// The stream's Credit goes again at once.
+    pub(super) fn repeat(&mut self, stream: StreamId) {
+        self.credit_now.push_back(stream);
+    }
+
+    /// The stream's Yield goes again.
+    pub(super) fn repeat_yield(&mut self, stream: StreamId) {
+        self.yields.push_back(stream);
     }
 
     pub(super) fn credit_deadline(&self) -> Option<Instant> {
@@ -83,6 +121,14 @@ fn is_outdated(queued: &Frame, newer: &Frame) -> bool {
     }
 }
 
+/// Whether nothing but the frame itself would tell the peer; what others say is repeated from their own state.
+fn is_said_once(frame: &Frame) -> bool {
+    matches!(
+        frame,
+        Frame::Coverage(_) | Frame::Quota { .. } | Frame::Renew { .. } | Frame::Renewed(_)
+    )
+}
+
 /// Opens both ways: Credit of stream 0.
 #[derive(Debug)]
 pub(super) struct Opens {
@@ -96,6 +142,8 @@ pub(super) struct Opens {
     pub(super) received: u64,
     pub(super) granted: u64,
     grant_turn: u64,
+    /// The last Credit may have been lost.
+    grant_again: bool,
     /// Streams of the peer that are closed.
     closed: u64,
     open_max: u64,
@@ -111,6 +159,7 @@ impl Opens {
             received: 0,
             granted: config.local.streams_max,
             grant_turn: 0,
+            grant_again: false,
             closed: 0,
             open_max: config.local.streams_max,
         }
@@ -122,16 +171,23 @@ impl Opens {
 
     fn grant(&mut self) -> Option<Frame> {
         let target = self.closed.saturating_add(self.open_max);
-        if target <= self.granted {
+        let repeats = std::mem::take(&mut self.grant_again) && self.grant_turn > 0;
+        if target > self.granted {
+            self.granted = target;
+            self.grant_turn += 1;
+        } else if !repeats {
             return None;
         }
-        self.granted = target;
-        self.grant_turn += 1;
         Some(Frame::Credit {
             stream: StreamId::TUNNEL,
             turn: self.grant_turn,
-            offset: target,
+            offset: self.granted,
         })
+    }
+
+    /// What was granted last is said once more.
+    pub(super) fn repeat_grant(&mut self) {
+        self.grant_again = true;
     }
 }
 
@@ -200,16 +256,18 @@ impl Tunnel {
             return self.opens.grant();
         }
         let stream = self.streams.get_mut(&id)?;
-        if stream.open.is_some() {
+        stream.recv.credit_listed = Urgency::Nothing;
+        if stream.open.is_some() || stream.open_again {
             // The peer does not know the stream yet; listed again when its Open goes out.
-            stream.recv.credit_listed = Urgency::Nothing;
             return None;
         }
-        stream.recv.credit_listed = Urgency::Nothing;
         if stream.recv.state != RecvState::Open || stream.recv.finish.is_some() {
             return None;
         }
-        let (turn, offset) = stream.recv.window.grant()?;
+        let repeats = std::mem::take(&mut stream.recv.credit_again);
+        let window = &mut stream.recv.window;
+        let last = window.last_grant().filter(|_| repeats);
+        let (turn, offset) = window.grant().or(last)?;
         Some(Frame::Credit {
             stream: id,
             turn,
@@ -217,9 +275,10 @@ impl Tunnel {
         })
     }
 
-    /// All that goes without a number: what is due, and with `riding` also what may go along with other frames.
-    pub(super) fn poll_control(&mut self, riding: bool, out: &mut Vec<Frame>) {
-        out.extend(self.outbox.frames.drain(..));
+    /// All that goes without a number: what is due, and with `riding` also what may go along with other frames. The link's next Ping, of the token
+    /// `next_ping`, goes behind it.
+    pub(super) fn poll_control(&mut self, riding: bool, next_ping: u64, out: &mut Vec<Frame>) {
+        self.outbox.take_frames(next_ping, out);
         self.inbound.poll_acknowledgements(riding, out);
         while let Some(id) = self.outbox.credit_now.pop_front() {
             out.extend(self.credit_frame(id));
@@ -244,12 +303,15 @@ impl Tunnel {
             self.outbox.credit_due = None;
         }
         while let Some(id) = self.outbox.yields.pop_front() {
-            if let Some(stream) = self.streams.get_mut(&id)
-                && std::mem::take(&mut stream.send.is_yielding)
-            {
-                let used = stream.send.written();
-                let yielded = stream.send.allowance.give_back(used);
-                out.extend(yielded.map(|(turn, offset)| Frame::Yield {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                let send = &mut stream.send;
+                let used = send.written();
+                let repeats = std::mem::take(&mut send.yields_again);
+                let last = send.allowance.last_yield().filter(|_| repeats);
+                let yielded = std::mem::take(&mut send.is_yielding)
+                    .then(|| send.allowance.give_back(used))
+                    .flatten();
+                out.extend(yielded.or(last).map(|(turn, offset)| Frame::Yield {
                     stream: id,
                     turn,
                     offset,
@@ -323,6 +385,10 @@ impl Tunnel {
         }
         if offset < recv.order.announced_end() || offset > recv.window.granted() {
             return Err(Violation::YieldOutOfBounds(id));
+        }
+        if offset == recv.window.granted() {
+            // A repetition: it was taken back before.
+            return Ok(());
         }
         let freed = recv.window.take_back(offset);
         stream.release_growth(freed);

@@ -133,6 +133,11 @@ impl Window {
         (self.consumed.saturating_add(self.window_bytes)).saturating_sub(self.granted)
     }
 
+    /// The Credit that was sent last, if one was.
+    pub(super) fn last_grant(&self) -> Option<(u64, u64)> {
+        (self.turn > 0).then_some((self.turn, self.granted))
+    }
+
     /// Grants what can be granted: the turn and offset of the Credit to send.
     pub(super) fn grant(&mut self) -> Option<(u64, u64)> {
         let more = self.grantable();
@@ -188,6 +193,8 @@ pub(super) struct Allowance {
     reserved_bytes: u64,
     limit: u64,
     turn: u64,
+    /// Growth of this turn was given back.
+    has_yielded: bool,
 }
 
 impl Allowance {
@@ -196,6 +203,7 @@ impl Allowance {
             reserved_bytes,
             limit: reserved_bytes,
             turn: 0,
+            has_yielded: false,
         }
     }
 
@@ -211,6 +219,7 @@ impl Allowance {
         }
         self.turn = turn;
         self.limit = offset;
+        self.has_yielded = false;
         true
     }
 
@@ -225,7 +234,18 @@ impl Allowance {
             return None;
         }
         self.limit = used + self.reserved_bytes;
+        self.has_yielded = true;
         Some((self.turn, self.limit))
+    }
+
+    /// Whether growth of the present turn was given back.
+    pub(super) fn has_yielded(&self) -> bool {
+        self.has_yielded
+    }
+
+    /// The Yield of the present turn, if there was one.
+    pub(super) fn last_yield(&self) -> Option<(u64, u64)> {
+        self.has_yielded.then_some((self.turn, self.limit))
     }
 }
 

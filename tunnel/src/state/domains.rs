@@ -51,6 +51,8 @@ struct Attached {
     own_agreed: bool,
     /// The peer has said what it holds of its own.
     mirror_agreed: bool,
+    /// What the peer said last of its own history and of its mirror: after a lost line it may say the same again, which changes nothing.
+    heard: [Option<Coverage>; 2],
     floors: Floors,
 }
 
@@ -78,6 +80,7 @@ impl Domains {
             lease: None,
             own_agreed: false,
             mirror_agreed: false,
+            heard: [None, None],
             floors: Floors::default(),
         };
         self.attached.insert(id, attached);
@@ -257,6 +260,13 @@ impl Domains {
         frames
     }
 
+    /// The line was lost: Floors that the peer has not answered are said again.
+    pub(super) fn ask_again(&mut self) {
+        for attached in self.attached.values_mut() {
+            attached.floors.ask_again();
+        }
+    }
+
     /// When a floor that the peer has not answered is raised all the same.
     pub(super) fn floor_deadline(&self) -> Option<Instant> {
         self.attached
@@ -303,10 +313,14 @@ impl Attached {
 
     /// What the peer calls its own history is our mirror, and the other way round.
     fn coverage(&mut self, id: DomainId, side: HistorySide, coverage: &Coverage) -> Option<Frame> {
-        let log = match side {
-            HistorySide::Own => Log::Mirror,
-            HistorySide::Mirror => Log::Own,
+        let (log, heard) = match (side, &mut self.heard) {
+            (HistorySide::Own, [heard, _]) => (Log::Mirror, heard),
+            (HistorySide::Mirror, [_, heard]) => (Log::Own, heard),
         };
+        if heard.as_ref() == Some(coverage) {
+            return None;
+        }
+        *heard = Some(coverage.clone());
         let agreed = self.domain.agree(log, coverage);
         match log {
             Log::Own => self.own_agreed = true,

@@ -91,7 +91,7 @@ pub enum Event {
         /// The link.
         link: LinkId,
     },
-    /// The last link is lost.
+    /// The last link is lost, and the tunnel is not to be resumed or was not resumed in time.
     TunnelLost,
     /// The peer broke the protocol in something that a job found out; the tunnel has ended.
     Violated(Violation),

@@ -130,6 +130,13 @@ impl Floors {
         Some(floor.position)
     }
 
+    /// The Floor, or its answer, may have been lost with the line.
+    pub(super) fn ask_again(&mut self) {
+        if let Some(floor) = self.own.as_mut().filter(|floor| !floor.is_answered) {
+            floor.sent = None;
+        }
+    }
+
     /// When the peer's answer is waited for no longer.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let floor = self.own.filter(|floor| !floor.is_answered)?;

@@ -99,6 +99,8 @@ pub(super) struct Inbound {
     refused: BTreeMap<u64, RefusedBlock>,
     refuses_to_send: VecDeque<Refuse>,
     repeated_up_to: u64,
+    /// The next Refuses are all that wait for a replacement.
+    repeat_all: bool,
     ack_due: Option<Instant>,
     ack_now: bool,
     unacknowledged_bytes: u64,
@@ -248,9 +250,29 @@ impl Inbound {
         self.ack_now |= self.ack_due.is_some_and(|due| due <= now);
     }
 
+    /// The peer may not have heard what was said last: all that is finished is acknowledged again, and what waits for a replacement is refused again.
+    /// What of the finished was refused and is not wanted any more is acknowledged like the rest, for nothing of it is to come again; ranges that
+    /// were lost with it are learnt by a Refuse of what refers to them.
+    pub(super) fn report_again(&mut self) {
+        let refused: RangeSet = self
+            .refused
+            .keys()
+            .map(|number| *number..number + 1)
+            .collect();
+        let mut report = self.finished.clone();
+        report.remove_all(&refused);
+        self.to_acknowledge.insert_all(&report);
+        self.ack_now |= !self.to_acknowledge.is_empty();
+        self.repeat_all = !self.refused.is_empty();
+    }
+
     /// The Acks and Refuses to send now: those that are due, or all if they can ride with something.
     pub(super) fn poll_acknowledgements(&mut self, riding: bool, out: &mut Vec<Frame>) {
         out.extend(self.refuses_to_send.drain(..).map(Frame::Refuse));
+        if std::mem::take(&mut self.repeat_all) {
+            let refused = self.refused.values();
+            out.extend(refused.map(|refused| Frame::Refuse(refused.refuse.clone())));
+        }
         if self.to_acknowledge.is_empty() || !(riding || self.ack_now) {
             return;
         }

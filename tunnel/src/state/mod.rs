@@ -15,6 +15,7 @@
 //! | `inbound`, `decode` | numbers and blocks that arrive, up to plain bytes in order |
 //! | `acknowledge`, `retention` | what became of what was sent |
 //! | `stream`, `credit`, `reassembly` | one stream |
+//! | `resume` | the line is lost, and found again |
 //! | `domains`, `floors` | histories: leases, agreement; what may be dropped |
 //! | `path`, `timers`, `memory` | a line's measure; deadlines; the budget |
 
@@ -33,6 +34,7 @@ mod memory;
 mod path;
 mod reassembly;
 mod receive;
+mod resume;
 mod retention;
 mod scheduler;
 mod stream;

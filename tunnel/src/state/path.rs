@@ -108,12 +108,18 @@ impl Path {
         Some(token)
     }
 
-    pub(super) fn pong(&mut self, token: u64, now: Instant) {
+    /// The token of the Ping that is sent next.
+    pub(super) fn next_token(&self) -> u64 {
+        self.next_token
+    }
+
+    /// False for a Pong to anything but the newest Ping.
+    pub(super) fn pong(&mut self, token: u64, now: Instant) -> bool {
         let Some((expected, sent)) = self.ping_sent else {
-            return;
+            return false;
         };
         if token != expected {
-            return;
+            return false;
         }
         self.ping_sent = None;
         let sample = now.saturating_duration_since(sent);
@@ -122,6 +128,7 @@ impl Path {
             None => sample,
             Some(smoothed) => (smoothed * (SMOOTHING - 1) + sample) / SMOOTHING,
         });
+        true
     }
 
     /// The socket took `bytes`; `backlog_bytes` still wait for it.

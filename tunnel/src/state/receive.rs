@@ -32,6 +32,10 @@ impl Tunnel {
             return Ok(());
         }
         state.path.heard(now);
+        let carries = self.links.first().is_some_and(|first| first.id == link);
+        if carries && ends_report(&frame) {
+            self.again.is_reported();
+        }
         let result = self.dispatch(link, frame, now);
         if result.is_err() {
             self.end();
@@ -101,8 +105,11 @@ impl Tunnel {
                 Ok(())
             }
             Frame::Pong { token } => {
-                if let Some(state) = self.link_mut(link) {
-                    state.path.pong(token, now);
+                let is_newest = self
+                    .link_mut(link)
+                    .is_some_and(|state| state.path.pong(token, now));
+                if is_newest && self.links.first().is_some_and(|first| first.id == link) {
+                    self.outbox.confirm(token);
                 }
                 Ok(())
             }
@@ -325,6 +332,11 @@ impl Tunnel {
         self.close_if_over(id, now);
         Ok(())
     }
+}
+
+/// Whether whoever has resumed a tunnel and sends this frame has reported before what it has: its first Ping stands behind its Acks.
+fn ends_report(frame: &Frame) -> bool {
+    matches!(frame, Frame::Ping { .. } | Frame::Pong { .. }) || frame.number().is_some()
 }
 
 /// Bytes of a numbered frame on the wire, for the counters.

@@ -21,7 +21,7 @@ pub(super) struct Sent {
 #[derive(Debug)]
 pub(super) enum SentWhat {
     /// Kept whole, so that it can be sent again on another link.
-    Frame(#[expect(dead_code, reason = "a resumed tunnel sends it again")] Frame),
+    Frame(Frame),
     Block(SentBlock),
 }
 
@@ -114,6 +114,13 @@ impl Retention {
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Sent> {
         let index = self.index(number)?;
         self.entries.get_mut(index)?.as_deref_mut()
+    }
+
+    /// All that is kept, in the order of numbers.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (u64, &Sent)> {
+        (self.base..)
+            .zip(&self.entries)
+            .filter_map(|(number, sent)| Some((number, sent.as_deref()?)))
     }
 
     /// Whether everything under this number went out; true for what was acknowledged long ago.

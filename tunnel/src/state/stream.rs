@@ -97,6 +97,8 @@ pub(super) struct SendSide {
     pub(super) in_encode_more: bool,
     pub(super) is_starved: bool,
     pub(super) is_yielding: bool,
+    /// The last Yield may have been lost.
+    pub(super) yields_again: bool,
 }
 
 /// How far the receiving direction is.
@@ -120,6 +122,8 @@ pub(super) struct RecvSide {
     pub(super) finish: Option<u64>,
     /// Where the stream stands among those that owe a Credit.
     pub(super) credit_listed: Urgency,
+    /// The last Credit may have been lost.
+    pub(super) credit_again: bool,
     /// Pays for the window's growth.
     pub(super) growth: Option<Charge>,
 }
@@ -132,6 +136,8 @@ pub(super) struct Stream {
     pub(super) opened_here: bool,
     /// Open is still to be sent.
     pub(super) open: Option<Box<Open>>,
+    /// Open was sent on a link that is lost, and may not have arrived.
+    pub(super) open_again: bool,
     /// Opened is still to be sent.
     pub(super) opened: Option<Option<SocketAddr>>,
     /// Opened was said, here or by the peer.
@@ -170,6 +176,7 @@ impl Stream {
             weight: new.weight.max(1),
             opened_here: new.opened_here,
             open: None,
+            open_again: false,
             opened: None,
             is_answered: false,
             stop: None,
@@ -180,6 +187,7 @@ impl Stream {
                 order: Reassembly::default(),
                 finish: None,
                 credit_listed: Urgency::Nothing,
+                credit_again: false,
                 growth: None,
             },
             turn: Turn::new(),
@@ -253,6 +261,7 @@ impl SendSide {
             in_encode_more: false,
             is_starved: false,
             is_yielding: false,
+            yields_again: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Frames for a link: control frames first, then numbered ones in the scheduler's order.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -58,14 +59,14 @@ impl Activity {
 }
 
 /// Gathers frames as slices: small things in one buffer, bodies as they are.
-struct Sink<'a> {
+pub(super) struct Sink<'a> {
     out: &'a mut Vec<Bytes>,
     small: BytesMut,
     bytes: usize,
 }
 
 impl Sink<'_> {
-    fn frame(&mut self, frame: &Frame) -> usize {
+    pub(super) fn frame(&mut self, frame: &Frame) -> usize {
         let before = self.small.len();
         let encoded = FrameCodec.encode(frame, &mut self.small);
         debug_assert!(
@@ -75,6 +76,27 @@ impl Sink<'_> {
         let bytes = self.small.len() - before;
         self.bytes += bytes;
         bytes
+    }
+
+    /// The bytes of `range` of an encoded block, which ends with its body. Returns what they cost.
+    pub(super) fn fragment(
+        &mut self,
+        number: u64,
+        header: &Bytes,
+        body: &Bytes,
+        range: Range<usize>,
+    ) -> usize {
+        let before = self.bytes;
+        let Range { start, end } = range;
+        let last = end == header.len() + body.len();
+        self.small(&data_header(number, start as u64, last, end - start));
+        if start < header.len() {
+            self.small(&header.slice(start..end.min(header.len())));
+        }
+        if end > header.len() {
+            self.body(body.slice(start.max(header.len()) - header.len()..end - header.len()));
+        }
+        self.bytes - before
     }
 
     fn small(&mut self, bytes: &[u8]) {
@@ -119,25 +141,31 @@ impl Tunnel {
         };
         // One link carries everything; the others only say that they live.
         let carries = self.links.first().is_some_and(|first| first.id == link);
-        let has_data = carries && (self.goaway_to_send.is_some() || self.next_sender().is_some());
+        let has_data = carries
+            && (!self.again.is_empty()
+                || self.goaway_to_send.is_some()
+                || self.next_sender().is_some());
         let Some(state) = self.link_mut(link) else {
             return 0;
         };
         for token in std::mem::take(&mut state.pongs) {
             sink.frame(&Frame::Pong { token });
         }
-        if let Some(token) = state.path.take_ping(has_data, now) {
-            sink.frame(&Frame::Ping { token });
-        }
+        let next_ping = state.path.next_token();
+        let ping = state.path.take_ping(has_data, now);
         if carries {
-            let riding = has_data || sink.bytes > 0 || self.has_urgent_control();
+            let riding = has_data || ping.is_some() || sink.bytes > 0 || self.has_urgent_control();
             let mut control = Vec::new();
-            self.poll_control(riding, &mut control);
+            self.poll_control(riding, next_ping, &mut control);
             for frame in &control {
                 sink.frame(frame);
             }
-            while sink.bytes < max_bytes && self.transmit_one(&mut sink, now) {}
         }
+        // Behind what is said without a number: the Pong tells that it was heard, and after a resume the Ping that it was all.
+        if let Some(token) = ping {
+            sink.frame(&Frame::Ping { token });
+        }
+        while carries && sink.bytes < max_bytes && self.transmit_one(&mut sink, now) {}
         sink.flush();
         sink.bytes
     }
@@ -154,7 +182,7 @@ impl Tunnel {
             .clamp(FRAGMENT_MIN_BYTES, FRAGMENT_MAX as u64)
     }
 
-    fn fragment_bytes(&self, id: StreamId, now: Instant) -> usize {
+    pub(super) fn fragment_bytes(&self, id: StreamId, now: Instant) -> usize {
         let bytes = if self.activity.is_shared(id, now) {
             self.shared_fragment_bytes()
         } else {
@@ -164,7 +192,10 @@ impl Tunnel {
     }
 
     /// One numbered frame or one fragment. False when nothing can be sent.
-    fn transmit_one(&mut self, sink: &mut Sink<'_>, now: Instant) -> bool {
+    pub(super) fn transmit_one(&mut self, sink: &mut Sink<'_>, now: Instant) -> bool {
+        if !self.again.is_empty() {
+            return self.transmit_again(sink, now);
+        }
         if self.retention.has_room()
             && let Some(reason) = self.take_goaway()
         {
@@ -343,7 +374,12 @@ impl Tunnel {
         self.want_encode(id);
     }
 
-    fn send_fragment(&mut self, id: StreamId, sink: &mut Sink<'_>, now: Instant) -> usize {
+    pub(super) fn send_fragment(
+        &mut self,
+        id: StreamId,
+        sink: &mut Sink<'_>,
+        now: Instant,
+    ) -> usize {
         let most = self.fragment_bytes(id, now);
         let Some(stream) = self.streams.get_mut(&id) else {
             return 0;
@@ -351,26 +387,13 @@ impl Tunnel {
         let Some(block) = &mut stream.send.current else {
             return 0;
         };
-        let before = sink.bytes;
         let total = block.header.len() + block.body.len();
         let start = block.sent_bytes;
         let end = total.min(start + most);
         let last = end == total;
-        sink.small(&data_header(block.number, start as u64, last, end - start));
-        let header_bytes = block.header.len();
-        if start < header_bytes {
-            sink.small(&block.header.slice(start..end.min(header_bytes)));
-        }
-        if end > header_bytes {
-            sink.body(
-                block
-                    .body
-                    .slice(start.max(header_bytes) - header_bytes..end - header_bytes),
-            );
-        }
-        block.sent_bytes = end;
         let number = block.number;
-        let bytes = sink.bytes - before;
+        let bytes = sink.fragment(number, &block.header, &block.body, start..end);
+        block.sent_bytes = end;
         stream.count_sent(bytes);
         if last {
             let append = stream.send.current.take().and_then(|block| block.append);
@@ -393,7 +416,7 @@ impl Tunnel {
 }
 
 impl super::stream::Stream {
-    fn count_sent(&mut self, bytes: usize) {
+    pub(super) fn count_sent(&mut self, bytes: usize) {
         self.wan_sent_bytes += bytes as u64;
         self.counted.series.service.wan.to_wan.add(bytes as u64);
     }

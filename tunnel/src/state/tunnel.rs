@@ -15,6 +15,7 @@ use super::encode::JobBoard;
 use super::inbound::Inbound;
 use super::memory::Memory;
 use super::path::{Due, Path};
+use super::resume::{Again, Detached};
 use super::retention::Retention;
 use super::scheduler::Scheduler;
 use super::stream::Stream;
@@ -42,6 +43,10 @@ pub struct Tunnel {
     pub(super) tombstones: BTreeSet<StreamId>,
     pub(super) opens: Opens,
     pub(super) links: Vec<LinkState>,
+    /// Without a link: until when one is waited for.
+    pub(super) detached: Option<Detached>,
+    /// What goes again because the link that it went out on is lost.
+    pub(super) again: Again,
     pub(super) retention: Retention,
     pub(super) inbound: Inbound,
     pub(super) domains: Domains,
@@ -117,6 +122,8 @@ impl Tunnel {
             last_peer: StreamId::TUNNEL,
             tombstones: BTreeSet::new(),
             links: Vec::new(),
+            detached: None,
+            again: Again::default(),
             retention: Retention::new(),
             inbound: Inbound::default(),
             domains: Domains::default(),
@@ -148,22 +155,41 @@ impl Tunnel {
 
     // ---- links ----
 
-    /// A link is up: Hello was exchanged on it.
+    /// A link is up: Hello was exchanged on it. If it is the only one, everything that may have been lost with those before it goes again.
     pub fn link_up(&mut self, link: LinkId, now: Instant) {
-        if !self.is_over {
-            self.links.push(LinkState {
-                id: link,
-                path: Path::new(self.config.heartbeat, now),
-                pongs: VecDeque::new(),
-            });
+        if self.is_over {
+            return;
+        }
+        self.links.push(LinkState {
+            id: link,
+            path: Path::new(self.config.heartbeat, now),
+            pongs: VecDeque::new(),
+        });
+        if self.links.len() == 1 {
+            self.carry_on(true, now);
         }
     }
 
-    /// A link is gone. With the last one the tunnel is over and [`Event::TunnelLost`] comes.
+    /// A link is gone. What went out on it and is not acknowledged goes again on the next one. Without a next one the tunnel is
+    /// [detached](Self::is_detached), or over, if it is not to be resumed; then [`Event::TunnelLost`] comes.
     pub fn link_lost(&mut self, link: LinkId, now: Instant) {
-        let before = self.links.len();
-        self.links.retain(|state| state.id != link);
-        if self.links.is_empty() && before > 0 && !self.is_over {
+        let Some(index) = self.links.iter().position(|state| state.id == link) else {
+            return;
+        };
+        self.links.remove(index);
+        if self.is_over {
+            return;
+        }
+        if self.links.is_empty() {
+            self.detach(now);
+        } else if index == 0 {
+            self.carry_on(false, now);
+        }
+    }
+
+    /// Ends the tunnel: streams that were delivered both ways are complete, all others are lost.
+    pub fn close(&mut self, now: Instant) {
+        if !self.is_over {
             self.close_delivered(now);
             self.events.push_back(Event::TunnelLost);
             self.end();
@@ -198,11 +224,15 @@ impl Tunnel {
 
     // ---- the tunnel's own frames ----
 
-    /// No new streams from now on, on either side; those that run go on, and nothing is appended to histories any more.
-    pub fn go_away(&mut self, reason: Reason, _now: Instant) {
+    /// No new streams from now on, on either side; those that run go on, and nothing is appended to histories any more. A tunnel that goes away is
+    /// not resumed: without a link it is over.
+    pub fn go_away(&mut self, reason: Reason, now: Instant) {
         if !self.going_away {
             self.going_away = true;
             self.goaway_to_send = Some(reason);
+        }
+        if self.is_detached() {
+            self.close(now);
         }
     }
 
@@ -237,6 +267,7 @@ impl Tunnel {
             self.domains.floor_deadline(),
             self.timers.next(),
             self.memory_retry,
+            self.detached.map(|detached| detached.until),
         ];
         fixed
             .into_iter()
@@ -248,6 +279,10 @@ impl Tunnel {
     /// A deadline has passed. Too early a call does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.is_over {
+            return;
+        }
+        if self.detached.is_some_and(|detached| detached.until <= now) {
+            self.close(now);
             return;
         }
         self.inbound.handle_timeout(now);
@@ -287,6 +322,10 @@ impl Tunnel {
     }
 
     pub(super) fn raise_floors(&mut self, now: Instant) {
+        if self.is_detached() {
+            // A peer that cannot hear has no time to answer in; floors are raised when it can.
+            return;
+        }
         let frames = self.domains.raise_floors(self.jobs.next_id(), now);
         self.outbox.extend(frames);
     }
@@ -351,6 +390,8 @@ impl Tunnel {
     /// Nothing is sent or taken any more; memory, histories and counters are given back.
     pub(super) fn end(&mut self) {
         self.is_over = true;
+        self.detached = None;
+        self.again = Again::default();
         self.streams.clear();
         self.starved.clear();
         self.domains = Domains::default();

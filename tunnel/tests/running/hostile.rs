@@ -4,11 +4,11 @@ use bytes::{Bytes, BytesMut};
 use codec::frame::{Data, Frame, FrameCodec, Hello, HelloStatus, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::codec::{Decoder, Encoder};
-use tunnel::environment::{ClientIdentity, Environment};
-use tunnel::tls::Session;
+use tokio_util::codec::Encoder;
+use tunnel::environment::Environment;
 
 use crate::identities::Authority;
+use crate::raw::{RawLink, hello};
 use crate::support::{
     INLINE_BELOW_BYTES, PATIENCE, Server, connect, environment, on_runtime, payload, receive_all,
     send_all, spec,
@@ -33,15 +33,8 @@ impl Stage {
     }
 
     async fn link(&self) -> RawLink {
-        let socket = TcpStream::connect(self.server.address).await.unwrap();
-        let tls = self.authority.client("evil").tls();
-        let pool = &self.environment.pools.crypto;
-        let (socket, session) = tls.connect(socket, pool).await.unwrap();
-        RawLink {
-            socket,
-            session,
-            plain: BytesMut::new(),
-        }
+        let identity = self.authority.client("evil");
+        RawLink::to(self.server.address, &*identity, &self.environment).await
     }
 
     /// The server still serves, and nothing of the other is left.
@@ -57,68 +50,6 @@ impl Stage {
         let (_send, far_recv) = self.server.accept().await.split();
         send_all(send_half, payload(10_000)).await;
         assert_eq!(receive_all(far_recv).await, payload(10_000));
-    }
-}
-
-/// A TLS connection on which anything can be said.
-struct RawLink {
-    socket: TcpStream,
-    session: Session,
-    plain: BytesMut,
-}
-
-impl RawLink {
-    async fn say(&mut self, plain: &[u8]) {
-        let sealed = self.session.seal(&[Bytes::copy_from_slice(plain)]).unwrap();
-        self.socket.write_all(&sealed).await.unwrap();
-    }
-
-    async fn say_frame(&mut self, frame: Frame) {
-        let mut plain = BytesMut::new();
-        FrameCodec.encode(frame, &mut plain).unwrap();
-        self.say(&plain).await;
-    }
-
-    /// The next frame, or none when the server has closed.
-    async fn hear(&mut self) -> Option<Frame> {
-        let mut wire = vec![0; 65_536];
-        loop {
-            if let Some(frame) = FrameCodec.decode(&mut self.plain).unwrap() {
-                return Some(frame);
-            }
-            match self.socket.read(&mut wire).await {
-                Ok(0) | Err(_) => return None,
-                Ok(n) => {
-                    self.session.open(&wire[..n], &mut self.plain).unwrap();
-                }
-            }
-        }
-    }
-
-    async fn hear_hello(&mut self) -> Hello {
-        match self.hear().await {
-            Some(Frame::Hello(hello)) => hello,
-            other => unreachable!("Hello was due, {other:?} came"),
-        }
-    }
-
-    async fn closes(mut self) {
-        while self.hear().await.is_some() {}
-    }
-}
-
-fn hello() -> Hello {
-    Hello {
-        version_min: 1,
-        version_max: 1,
-        instance: [7; 16],
-        initial_window_bytes: 16_384,
-        streams_max: 100,
-        unacknowledged_encoded_max_bytes: 1 << 20,
-        unacknowledged_plain_max_bytes: 1 << 20,
-        heartbeat_ms: 5_000,
-        name: "evil".to_owned(),
-        ..Hello::default()
     }
 }
 

@@ -7,5 +7,7 @@ mod echo;
 mod hostile;
 mod identities;
 mod lines;
+mod raw;
+mod resume;
 mod streams;
 mod support;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use codec::frame::{DomainId, Target};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tunnel::budget::Budget;
@@ -58,6 +58,7 @@ pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
         counters: Arc::default(),
         inline_below_bytes,
         heartbeat: Duration::from_secs(5),
+        resume_window: Duration::ZERO,
         limits: Limits::default(),
         level: codec::policy::Level::default(),
         tune: |socket| socket.set_nodelay(true).unwrap(),
@@ -151,58 +152,109 @@ pub async fn pair_of(client: Environment, server: Environment) -> Pair {
     Pair { connector, server }
 }
 
-/// What becomes of the connections of a line.
+/// What a line does.
 #[derive(Clone, Copy)]
-enum Fate {
-    /// Both ends are closed.
-    Cut,
-    /// Both ends stay open, and nothing is carried.
-    Silence,
+struct Way {
+    to: SocketAddr,
+    /// Whether connections are carried at all.
+    is_open: bool,
+    /// Each direction of a connection carries so many bytes and no more.
+    limit: Option<u64>,
+    /// Connections that were made before so many cuts are ended.
+    cuts: u64,
+    /// What becomes of them: both ends are closed, or stay open with nothing carried.
+    falls_silent: bool,
 }
 
 /// A TCP relay between a client and a server.
 pub struct Line {
     pub address: SocketAddr,
-    fate: watch::Sender<Fate>,
+    way: watch::Sender<Way>,
 }
 
 impl Line {
     pub async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let fate = watch::Sender::new(Fate::Cut);
-        let fates = fate.clone();
+        let way = watch::Sender::new(Way {
+            to: server,
+            is_open: true,
+            limit: None,
+            cuts: 0,
+            falls_silent: false,
+        });
+        let ways = way.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server, fates.subscribe()));
+                let way = *ways.borrow();
+                if way.is_open {
+                    tokio::spawn(carry(client, way, ways.subscribe()));
+                }
             }
         });
-        Self { address, fate }
+        Self { address, way }
     }
 
     /// Ends the connections that there are; later ones are carried.
     pub fn cut(&self) {
-        self.fate.send_replace(Fate::Cut);
+        self.way.send_modify(|way| {
+            way.cuts += 1;
+            way.falls_silent = false;
+        });
     }
 
     /// Carries nothing more of the connections that there are; later ones are carried.
     pub fn silence(&self) {
-        self.fate.send_replace(Fate::Silence);
+        self.way.send_modify(|way| {
+            way.cuts += 1;
+            way.falls_silent = true;
+        });
+    }
+
+    /// Later connections are closed at once.
+    pub fn close(&self) {
+        self.way.send_modify(|way| way.is_open = false);
+    }
+
+    /// Later connections are carried again.
+    pub fn open(&self) {
+        self.way.send_modify(|way| way.is_open = true);
+    }
+
+    /// Later connections lead elsewhere.
+    pub fn retarget(&self, server: SocketAddr) {
+        self.way.send_modify(|way| way.to = server);
+    }
+
+    /// Later connections end once a direction has carried so many bytes.
+    pub fn limit(&self, bytes: Option<u64>) {
+        self.way.send_modify(|way| way.limit = bytes);
     }
 }
 
-async fn carry(mut client: TcpStream, server: SocketAddr, mut fate: watch::Receiver<Fate>) {
-    let Ok(mut server) = TcpStream::connect(server).await else {
+async fn carry(mut client: TcpStream, way: Way, mut ways: watch::Receiver<Way>) {
+    let Ok(mut server) = TcpStream::connect(way.to).await else {
         return;
     };
-    tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => return,
-        changed = fate.changed() => changed.unwrap(),
-    }
-    let fate = *fate.borrow();
-    match fate {
-        Fate::Cut => {}
-        Fate::Silence => std::future::pending().await,
+    let carried = async {
+        let Some(limit) = way.limit else {
+            let _ = copy_bidirectional(&mut client, &mut server).await;
+            return;
+        };
+        let (client_read, mut client_write) = client.split();
+        let (server_read, mut server_write) = server.split();
+        let (mut up, mut down) = (client_read.take(limit), server_read.take(limit));
+        tokio::select! {
+            _ = copy(&mut up, &mut server_write) => {}
+            _ = copy(&mut down, &mut client_write) => {}
+        }
+    };
+    let way = tokio::select! {
+        () = carried => return,
+        changed = ways.wait_for(|now| now.cuts > way.cuts) => *changed.unwrap(),
+    };
+    if way.falls_silent {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Line {
     free_at: Option<Instant>,
     under_way: VecDeque<(Instant, Bytes)>,
     arrived: BytesMut,
+    /// It takes what is sent, and nothing arrives.
+    is_dead: bool,
     pub sent_bytes: u64,
     /// Of 1,000 blocks with a checksum, how many are damaged.
     pub damage_per_mille: u64,
@@ -37,6 +39,7 @@ impl Line {
             free_at: None,
             under_way: VecDeque::new(),
             arrived: BytesMut::new(),
+            is_dead: false,
             sent_bytes: 0,
             damage_per_mille: 0,
             damaged_blocks: 0,
@@ -57,6 +60,20 @@ impl Line {
         self.backlog_bytes(now) < BACKLOG_MAX_BYTES
     }
 
+    /// What is under way is lost, and so is what comes.
+    pub fn lose(&mut self) {
+        self.is_dead = true;
+        self.under_way.clear();
+        self.arrived.clear();
+        self.candidate = None;
+    }
+
+    /// Another connection.
+    pub fn restore(&mut self) {
+        self.is_dead = false;
+        self.free_at = None;
+    }
+
     pub fn send(&mut self, slices: &[Bytes], now: Instant) {
         for slice in slices {
             self.sent_bytes += slice.len() as u64;
@@ -65,8 +82,10 @@ impl Line {
                 Duration::from_nanos(slice.len() as u64 * 1_000_000_000 / rate)
             });
             self.free_at = Some(start + time);
-            self.under_way
-                .push_back((start + time + self.delay, slice.clone()));
+            if !self.is_dead {
+                self.under_way
+                    .push_back((start + time + self.delay, slice.clone()));
+            }
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Setting {
     pub codec_threads: usize,
     /// Of 1,000 jobs, how many panic.
     pub lost_jobs_per_mille: u64,
+    /// For how long the ends wait for another link.
+    pub resume_window: Duration,
 }
 
 impl Default for Setting {
@@ -82,6 +84,7 @@ impl Default for Setting {
             transmit_bytes: 256 << 10,
             codec_threads: 2,
             lost_jobs_per_mille: 0,
+            resume_window: Duration::ZERO,
         }
     }
 }
@@ -117,6 +120,9 @@ pub struct World {
     pub ends: [End; 2],
     pub lines: [Line; 2],
     pub random: Random,
+    /// The link that each end believes in.
+    links: [Option<LinkId>; 2],
+    last_link: u64,
     setting: Setting,
     to_open: Vec<(usize, OpenSpec, Plan, Plan)>,
 }
@@ -163,6 +169,7 @@ pub fn config(side: Side, setting: &Setting) -> TunnelConfig {
         level: setting.level,
         codec_threads: setting.codec_threads,
         admit_opens: true,
+        resume_window: setting.resume_window,
     }
 }
 
@@ -212,6 +219,8 @@ impl World {
                 Line::new(setting.delay, setting.bytes_per_s),
             ],
             random: Random::new(setting.seed),
+            links: [Some(LinkId::from(LINK)); 2],
+            last_link: LINK,
             setting,
             to_open: Vec::new(),
         }
@@ -259,6 +268,8 @@ impl World {
                 self.ends.each_ref().map(|end| (&end.tunnel, &end.apps))
             );
             self.step()?;
+            // What happens next from outside is not skipped over.
+            self.now = self.now.min(until);
         }
         Ok(())
     }
@@ -318,6 +329,7 @@ impl World {
 
     fn step_end(&mut self, side: usize) -> Result<bool, Violation> {
         let (now, random) = (self.now, &mut self.random);
+        let link = self.links[side];
         let end = &mut self.ends[side];
         if end.lost {
             return Ok(false);
@@ -325,7 +337,9 @@ impl World {
         let mut moved = false;
         for frame in self.lines[1 - side].receive(now, random) {
             moved = true;
-            end.tunnel.handle_frame(LinkId::from(LINK), frame, now)?;
+            if let Some(link) = link {
+                end.tunnel.handle_frame(link, frame, now)?;
+            }
         }
         if end.tunnel.poll_timeout().is_some_and(|at| at <= now) {
             end.tunnel.handle_timeout(now);
@@ -365,14 +379,11 @@ impl World {
             moved |= app.act(&mut end.tunnel, random, now);
         }
         let line = &mut self.lines[side];
-        while line.takes(now) {
+        while let Some(link) = link.filter(|_| line.takes(now)) {
             let mut out = Vec::new();
-            let bytes = end.tunnel.poll_transmit(
-                LinkId::from(LINK),
-                self.setting.transmit_bytes,
-                now,
-                &mut out,
-            );
+            let bytes = end
+                .tunnel
+                .poll_transmit(link, self.setting.transmit_bytes, now, &mut out);
             assert_eq!(bytes, out.iter().map(Bytes::len).sum::<usize>());
             if bytes == 0 {
                 break;
@@ -380,7 +391,7 @@ impl World {
             moved = true;
             line.send(&out, now);
             end.tunnel
-                .link_written(LinkId::from(LINK), bytes, line.backlog_bytes(now), now);
+                .link_written(link, bytes, line.backlog_bytes(now), now);
         }
         if opens_available {
             self.open_waiting();
@@ -388,10 +399,39 @@ impl World {
         Ok(moved)
     }
 
+    /// The line carries nothing any more, and what is under way is lost; the ends do not know.
+    pub fn black_hole(&mut self) {
+        for line in &mut self.lines {
+            line.lose();
+        }
+    }
+
+    /// End `side` learns that its link is lost.
+    pub fn notice(&mut self, side: usize) {
+        if let Some(link) = self.links[side].take() {
+            self.ends[side].tunnel.link_lost(link, self.now);
+        }
+    }
+
+    /// A new link is up at both ends; whoever still believed in the old one learns better.
+    pub fn reconnect(&mut self) {
+        self.black_hole();
+        self.last_link += 1;
+        let link = LinkId::from(self.last_link);
+        for side in [0, 1] {
+            self.notice(side);
+            self.lines[side].restore();
+            self.ends[side].tunnel.link_up(link, self.now);
+            self.links[side] = Some(link);
+        }
+    }
+
     /// The line is cut: both ends learn it.
     pub fn cut(&mut self) {
-        for end in &mut self.ends {
-            end.tunnel.link_lost(LinkId::from(LINK), self.now);
+        self.black_hole();
+        for side in [0, 1] {
+            self.notice(side);
+            let end = &mut self.ends[side];
             while let Some(event) = end.tunnel.poll_event() {
                 end.lost |= event == Event::TunnelLost;
             }

@@ -85,7 +85,8 @@ impl Observed for Client {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if self.uplink.connector().present().is_some() {
+        let present = self.uplink.connector().present();
+        if present.is_some_and(|tunnel| tunnel.is_attached()) {
             return Ok(());
         }
         let why = self.uplink.connector().status().last_error;

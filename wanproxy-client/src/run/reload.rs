@@ -81,6 +81,10 @@ impl Edge {
                 "[tunnel] heartbeat",
                 old.tunnel.heartbeat != new.tunnel.heartbeat,
             ),
+            (
+                "[tunnel] resume_window",
+                old.tunnel.resume_window != new.tunnel.resume_window,
+            ),
             ("[history]", old.history != new.history),
             ("[codec]", old.codec != new.codec),
             ("[pools]", old.pools != new.pools),

@@ -9,7 +9,6 @@ use bars::Chart;
 use crate::bulk::{BLOCK_BYTES, USUAL_BLOCK_BYTES};
 use crate::messages::HALVES;
 use crate::report::{Figure, Phase, Report, Suite, Who};
-use crate::tables;
 
 /// Writes all charts that the run has figures for into a directory.
 ///
@@ -189,13 +188,12 @@ fn messages(report: &Report) -> Chart {
 }
 
 fn histories(report: &Report) -> Chart {
-    let mut histories: Vec<(u64, bool)> = Vec::new();
-    for figure in report.of(Suite::Histories) {
-        let history = (figure.history_bytes, figure.full);
-        if !histories.contains(&history) {
-            histories.push(history);
-        }
-    }
+    let mut sizes: Vec<u64> = report
+        .of(Suite::Histories)
+        .map(|figure| figure.history_bytes)
+        .collect();
+    sizes.sort_unstable();
+    sizes.dedup();
     let mut groups = Vec::new();
     for phase in Phase::ALL {
         for (name, seconds) in [
@@ -206,20 +204,20 @@ fn histories(report: &Report) -> Chart {
             ("decode", |figure| figure.decode_seconds),
         ] {
             // Over all corpora: what each takes is in the table.
-            let total = |history: (u64, bool)| {
-                let of_size = report.of(Suite::Histories).filter(|figure| {
-                    figure.phase == phase && (figure.history_bytes, figure.full) == history
-                });
+            let total = |size: u64| {
+                let of_size = report
+                    .of(Suite::Histories)
+                    .filter(|figure| figure.phase == phase && figure.history_bytes == size);
                 of_size
                     .map(seconds)
                     .sum::<Option<f64>>()
                     .filter(|seconds| *seconds > 0.0)
             };
-            let unit = histories.first().and_then(|history| total(*history));
-            let part = |history| Some(total(history)? / unit?);
+            let unit = sizes.first().and_then(|size| total(*size));
+            let part = |size| Some(total(size)? / unit?);
             groups.push((
                 format!("{}, {name}", phase.name()),
-                histories.iter().map(|history| part(*history)).collect(),
+                sizes.iter().map(|size| part(*size)).collect(),
             ));
         }
     }
@@ -227,9 +225,9 @@ fn histories(report: &Report) -> Chart {
         file: "histories.svg",
         title: "Time on top of a history, in parts of that on top of an empty one",
         note: "Shorter is better.",
-        series: histories
+        series: sizes
             .iter()
-            .map(|(bytes, full)| tables::history(*bytes, *full))
+            .map(|size| format!("{} GiB", size >> 30))
             .collect(),
         groups,
         logarithmic: false,
