@@ -14,7 +14,7 @@ use crate::encoder::{Append, AppendScanner};
 use crate::error::{DecodeError, Violation};
 use crate::frame::{REFUSE_LOST_MAX, RefuseReason};
 use crate::history::log::{Access, Standing};
-use crate::history::reader::Reader;
+use crate::history::reader::{Reader, Unseen};
 use crate::ranges::RangeSet;
 
 /// A decoded block.
@@ -53,7 +53,7 @@ impl Decoder {
     }
 
     /// Decodes a block of the peer's, whose append range was registered when its first fragment came. `body` is what follows the header, in any
-    /// number of pieces. Nothing of it enters the mirror before its checksum was right.
+    /// number of pieces. Nothing of it enters the mirror before its checksum was right. Where histories are on disk it may wait for pages of them.
     ///
     /// # Errors
     /// [`DecodeError::Waits`] if the block must be decoded again later; [`DecodeError::Refused`] and [`DecodeError::Violation`] as the protocol has them.
@@ -63,7 +63,35 @@ impl Decoder {
         header: &BlockHeader,
         body: &[Bytes],
     ) -> Result<Decoded, DecodeError> {
-        let (plain, runs) = self.plain(domain, header, body, Side::Receiver)?;
+        self.attempt(domain, header, body, true)
+    }
+
+    /// The same on a thread that must not wait for a disk.
+    ///
+    /// # Errors
+    /// [`DecodeError::NotResident`] if pages have to be read: it is for [`Decoder::decode`] on another thread. Else as there.
+    pub fn try_decode(
+        &mut self,
+        domain: Option<&Domain>,
+        header: &BlockHeader,
+        body: &[Bytes],
+    ) -> Result<Decoded, DecodeError> {
+        self.attempt(domain, header, body, false)
+    }
+
+    fn attempt(
+        &mut self,
+        domain: Option<&Domain>,
+        header: &BlockHeader,
+        body: &[Bytes],
+        may_block: bool,
+    ) -> Result<Decoded, DecodeError> {
+        let sources = Sources {
+            domain,
+            side: Side::Receiver,
+            may_block,
+        };
+        let (plain, runs) = self.plain(sources, header, body)?;
         let Some(span) = header.append else {
             return Ok(Decoded {
                 plain,
@@ -75,7 +103,7 @@ impl Decoder {
         Ok(Decoded { plain, stored })
     }
 
-    /// Decodes a block of one's own, to send its bytes again: from whatever is still in memory, and without appending anything.
+    /// Decodes a block of one's own, to send its bytes again: from whatever is still there, and without appending anything. It may wait for a disk.
     ///
     /// # Errors
     /// [`DecodeError::Refused`] if the bytes are no longer there, or not those that were sent.
@@ -85,16 +113,37 @@ impl Decoder {
         header: &BlockHeader,
         body: &[Bytes],
     ) -> Result<Bytes, DecodeError> {
-        self.plain(domain, header, body, Side::Sender)
-            .map(|(plain, _)| plain)
+        let sources = Sources {
+            domain,
+            side: Side::Sender,
+            may_block: true,
+        };
+        self.plain(sources, header, body).map(|(plain, _)| plain)
     }
 
-    fn plain(
+    /// The same on a thread that must not wait for a disk.
+    ///
+    /// # Errors
+    /// [`DecodeError::NotResident`] if pages have to be read. Else as there.
+    pub fn try_rebuild(
         &mut self,
         domain: Option<&Domain>,
         header: &BlockHeader,
         body: &[Bytes],
-        side: Side,
+    ) -> Result<Bytes, DecodeError> {
+        let sources = Sources {
+            domain,
+            side: Side::Sender,
+            may_block: false,
+        };
+        self.plain(sources, header, body).map(|(plain, _)| plain)
+    }
+
+    fn plain(
+        &mut self,
+        from: Sources<'_>,
+        header: &BlockHeader,
+        body: &[Bytes],
     ) -> Result<(Bytes, Vec<Range<usize>>), DecodeError> {
         header.check()?;
         let plain_bytes = header.plain_length as usize;
@@ -107,7 +156,7 @@ impl Decoder {
                 plain
             }
             BodyKind::Stored | BodyKind::Zstd => {
-                self.unpack(domain, header, body, side, &mut sources, &mut runs)?
+                self.unpack(from, header, body, &mut sources, &mut runs)?
             }
         };
         let right = plain.len() == plain_bytes
@@ -124,10 +173,9 @@ impl Decoder {
     /// The plain bytes of a stored or zstd body, in a buffer of their own.
     fn unpack(
         &mut self,
-        domain: Option<&Domain>,
+        from: Sources<'_>,
         header: &BlockHeader,
         body: &[Bytes],
-        side: Side,
         sources: &mut Vec<Source>,
         runs: &mut Vec<Range<usize>>,
     ) -> Result<Bytes, DecodeError> {
@@ -139,8 +187,8 @@ impl Decoder {
         } = self;
         prefix.clear();
         if let Some(source) = header.prefix {
-            check(domain, &[source], side)?;
-            copy(&mut reader(domain, side)?, source, side, prefix)?;
+            from.check(&[source])?;
+            copy(&mut from.reader()?, source, from.side, prefix)?;
         }
         // A prefix that is not what the sender had makes nonsense of a correct block.
         let nonsense = |error: DecodeError| {
@@ -176,9 +224,9 @@ impl Decoder {
             return Ok(Bytes::from(own).slice(before..));
         }
         sources.extend(parsed.operations().filter_map(Op::source));
-        check(domain, sources, side)?;
+        from.check(sources)?;
         let mut plain = Vec::with_capacity(header.plain_length as usize);
-        let mut reader = reader(domain, side)?;
+        let mut reader = from.reader()?;
         let mut literals = parsed.literals();
         for op in parsed.operations() {
             let start = plain.len();
@@ -190,7 +238,7 @@ impl Decoder {
                     plain.extend_from_slice(these);
                     literals = rest;
                 }
-                Some(source) => copy(&mut reader, source, side, &mut plain)?,
+                Some(source) => copy(&mut reader, source, from.side, &mut plain)?,
             }
             if op.is_appended() {
                 crate::encoder::push_run(runs, start..plain.len());
@@ -243,58 +291,68 @@ impl Side {
     }
 }
 
-fn reader(domain: Option<&Domain>, side: Side) -> Result<Reader<'_>, DecodeError> {
-    let domain = domain.ok_or(Violation::NoDomain)?;
-    Ok(Reader::new(domain, side.access()))
+/// Where a block's sources are to be read.
+#[derive(Clone, Copy)]
+struct Sources<'d> {
+    domain: Option<&'d Domain>,
+    side: Side,
+    may_block: bool,
 }
 
-/// Whether all of `sources` can be read now, may be later, or never. What may never be is found before what is waited for.
-fn check(domain: Option<&Domain>, sources: &[Source], side: Side) -> Result<(), DecodeError> {
-    if sources.is_empty() {
-        return Ok(());
+impl<'d> Sources<'d> {
+    fn reader(self) -> Result<Reader<'d>, DecodeError> {
+        let domain = self.domain.ok_or(Violation::NoDomain)?;
+        Ok(Reader::new(domain, self.side.access(), self.may_block))
     }
-    let domain = domain.ok_or(Violation::NoDomain)?;
-    if side == Side::Sender {
-        return Ok(());
-    }
-    let mut lost = Vec::new();
-    let mut waits = None;
-    for space in Space::BOTH {
-        let log = side.log(space);
-        let history = domain.read(log);
-        for source in sources.iter().filter(|source| source.space == space) {
-            let range = source.span().range();
-            match history.standing(&range) {
-                Standing::Covered => {}
-                // Of our own log the peer knows nothing that was not sent whole.
-                Standing::Pending if log == Log::Own => {
-                    return Err(Violation::NeverSent {
-                        position: range.start,
+
+    /// Whether all of `sources` can be read now, may be later, or never. What may never be is found before what is waited for.
+    fn check(self, sources: &[Source]) -> Result<(), DecodeError> {
+        if sources.is_empty() {
+            return Ok(());
+        }
+        let domain = self.domain.ok_or(Violation::NoDomain)?;
+        if self.side == Side::Sender {
+            return Ok(());
+        }
+        let mut lost = Vec::new();
+        let mut waits = None;
+        for space in Space::BOTH {
+            let log = self.side.log(space);
+            let history = domain.read(log);
+            for source in sources.iter().filter(|source| source.space == space) {
+                let range = source.span().range();
+                match history.standing(&range) {
+                    Standing::Covered => {}
+                    // Of our own log the peer knows nothing that was not sent whole.
+                    Standing::Pending if log == Log::Own => {
+                        return Err(Violation::NeverSent {
+                            position: range.start,
+                        }
+                        .into());
                     }
-                    .into());
-                }
-                Standing::Pending => {
-                    waits = Some(DecodeError::Waits {
-                        log,
-                        span: source.span(),
-                    })
-                }
-                Standing::Beyond => {
-                    return Err(Violation::NeverSent {
-                        position: range.start.max(history.tail()),
+                    Standing::Pending => {
+                        waits = Some(DecodeError::Waits {
+                            log,
+                            span: source.span(),
+                        })
                     }
-                    .into());
-                }
-                Standing::Gone => {
-                    lost.extend(history.gone(&range).into_iter().map(|range| (space, range)))
+                    Standing::Beyond => {
+                        return Err(Violation::NeverSent {
+                            position: range.start.max(history.tail()),
+                        }
+                        .into());
+                    }
+                    Standing::Gone => {
+                        lost.extend(history.gone(&range).into_iter().map(|range| (space, range)))
+                    }
                 }
             }
         }
+        if !lost.is_empty() {
+            return Err(refused(RefuseReason::Evicted, lost));
+        }
+        waits.map_or(Ok(()), Err)
     }
-    if !lost.is_empty() {
-        return Err(refused(RefuseReason::Evicted, lost));
-    }
-    waits.map_or(Ok(()), Err)
 }
 
 /// Appends a source's bytes to `out`. They were there a moment ago; what has been evicted since is refused.
@@ -311,10 +369,13 @@ fn copy(
             .from(side.log(source.space), position)
             .filter(|seen| !seen.is_empty());
         let Some(seen) = seen else {
-            return Err(refused(
-                RefuseReason::Evicted,
-                vec![(source.space, position..end)],
-            ));
+            return Err(match reader.take_unseen() {
+                Unseen::NotResident => DecodeError::NotResident,
+                Unseen::Unreadable(lost) => {
+                    refused(RefuseReason::Unreadable, vec![(source.space, lost)])
+                }
+                Unseen::Gone => refused(RefuseReason::Evicted, vec![(source.space, position..end)]),
+            });
         };
         let wanted = usize::try_from(end - position)
             .unwrap_or(usize::MAX)

@@ -48,6 +48,9 @@ pub enum DecodeError {
         /// The source concerned.
         span: Span,
     },
+    /// Pages have to be read from disk, and the caller must not wait: decode it on another thread.
+    #[error("its sources have to be read from disk")]
+    NotResident,
     /// The block must be refused; spaces are those of the block.
     #[error("refused ({reason:?}), {} ranges lost", lost.len())]
     Refused {

@@ -2,13 +2,17 @@
 //!
 //! Entries are hints and are always verified against the bytes, so reads and writes are relaxed atomics without locks: a race may lose or
 //! double a hint and do no other harm. A bucket is one cache line of eight entries, the newest first. The table is cut into shards by
-//! the key's top bits; a shard that fills doubles alone, so that growth never stops everybody for long.
+//! the key's top bits; a shard that fills doubles alone, so that growth never stops everybody for long. Of a history that is too large for
+//! its index only a part of the anchors is used, picked by bits of the key.
+
+mod bucket;
 
 use std::array;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::domain::Log;
+use bucket::Bucket;
 
 /// Entries a bucket: eight times eight bytes are one cache line, which is one miss a look-up.
 const SLOTS: usize = 8;
@@ -34,11 +38,36 @@ const GROW_EIGHTHS: usize = 5;
 /// Buckets that are read ahead of being written, so that their cache misses overlap: about what a core keeps in flight.
 const TOUCH_BATCH: usize = 16;
 
+/// Older anchors added at once: fewer than the smallest table has free slots, or they would be lost before it grows.
+const OLDER_BATCH: usize = 256;
+
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 const LOG_BIT: u64 = 1 << POSITION_BITS;
 const TAG_SHIFT: u32 = POSITION_BITS + 1;
 /// Bits above position and log: together with the first bucket bits they hold all bucket bits that a shard can ever have.
 const TAG_MASK: u64 = (1 << (u64::BITS - TAG_SHIFT)) - 1;
+
+/// Bits of a key that an entry or a saved anchor ever needs: the shard's, and from the low end those of bucket and tag.
+const SAVED_LOW_BITS: u32 = u64::BITS - TAG_SHIFT + FIRST_BITS;
+const _: () = assert!(SAVED_LOW_BITS + SHARDS.ilog2() == u32::BITS);
+
+/// Every 32nd anchor is the fewest that are kept: one in 4 KiB, as dense as those of raw blocks.
+const THINNING_MAX: u32 = 5;
+
+/// What is saved of a key.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "two parts of 32 bits")]
+pub const fn save_key(key: u64) -> u32 {
+    (key >> u32::BITS) as u32 >> SAVED_LOW_BITS << SAVED_LOW_BITS
+        | key as u32 & ((1 << SAVED_LOW_BITS) - 1)
+}
+
+/// A key that the index takes for the one that was saved.
+#[must_use]
+pub const fn load_key(saved: u32) -> u64 {
+    (saved as u64 >> SAVED_LOW_BITS) << (u32::BITS + SAVED_LOW_BITS)
+        | saved as u64 & ((1 << SAVED_LOW_BITS) - 1)
+}
 
 /// Where an anchor's bytes may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +98,8 @@ pub struct Index {
     table: RwLock<Arc<Table>>,
     growing: Mutex<()>,
     last_bits: u32,
+    /// One in 2^this anchors is kept.
+    thinning: AtomicU32,
 }
 
 type Table = [Arc<Shard>; SHARDS];
@@ -78,10 +109,6 @@ struct Shard {
     used: AtomicUsize,
     buckets: Box<[Bucket]>,
 }
-
-#[derive(Default)]
-#[repr(align(64))]
-struct Bucket([AtomicU64; SLOTS]);
 
 impl Index {
     /// An index that grows up to `capacity_bytes` (rounded down to a power of two, at least 8 KiB, at most 8 GiB).
@@ -94,7 +121,29 @@ impl Index {
             table: RwLock::new(Arc::new(table)),
             growing: Mutex::new(()),
             last_bits,
+            thinning: AtomicU32::new(0),
         }
+    }
+
+    /// Keeps as many anchors as there is room for when the histories are `history_bytes` long: from now on, and of what is added later.
+    pub fn thin_for(&self, history_bytes: u64) {
+        let buckets = (SHARDS as u64) << self.last_bits;
+        let anchors = history_bytes >> crate::anchor::DENSE_BITS;
+        let wanted = anchors.div_ceil(buckets * SLOTS as u64).max(1);
+        let thinning = wanted.next_power_of_two().ilog2().min(THINNING_MAX);
+        self.thinning.store(thinning, Ordering::Relaxed);
+    }
+
+    /// The key bits that must be zero for an anchor to be kept: the tag's highest, which never pick a bucket.
+    fn thinned_bits(&self) -> u64 {
+        let thinning = self.thinning.load(Ordering::Relaxed);
+        ((1 << thinning) - 1) << (SAVED_LOW_BITS - thinning)
+    }
+
+    /// Whether the anchor with this key is kept.
+    #[must_use]
+    pub fn keeps(&self, key: u64) -> bool {
+        key & self.thinned_bits() == 0
     }
 
     /// Appends to `out` what is known about each of `keys`: per key the newest first.
@@ -102,7 +151,11 @@ impl Index {
     /// All keys of a stretch are looked up at once, so that the cache misses of independent buckets overlap.
     pub fn look_up(&self, keys: &[u64], out: &mut Vec<Hint>) {
         let table = self.table();
+        let thinned = self.thinned_bits();
         for (number, &key) in (0..).zip(keys) {
+            if key & thinned != 0 {
+                continue;
+            }
             let Some(bucket) = bucket_of(&table, key).map(|(_, bucket)| bucket) else {
                 continue;
             };
@@ -127,11 +180,32 @@ impl Index {
 
     /// Adds `(key, position just behind the window)` pairs of one log, oldest first.
     pub fn insert(&self, log: Log, anchors: impl IntoIterator<Item = (u64, u64)>) {
+        self.add(log, anchors, Bucket::insert);
+    }
+
+    /// Adds pairs that are older than all that is there, oldest first: they take what is free and push nothing out.
+    pub fn insert_older(&self, log: Log, anchors: &[(u64, u64)]) {
+        // The table grows in between.
+        for some in anchors.rchunks(OLDER_BATCH) {
+            self.add(log, some.iter().rev().copied(), Bucket::insert_older);
+        }
+    }
+
+    fn add(
+        &self,
+        log: Log,
+        anchors: impl IntoIterator<Item = (u64, u64)>,
+        put: impl Fn(&Bucket, u64) -> bool,
+    ) {
         let table = self.table();
+        let thinned = self.thinned_bits();
         let log_bit = if log == Log::Own { 0 } else { LOG_BIT };
         // Counted here and added at the end: a shared counter in the loop would serialise what the batches overlap.
         let mut taken = [0usize; SHARDS];
-        let mut anchors = anchors.into_iter().peekable();
+        let mut anchors = anchors
+            .into_iter()
+            .filter(|(key, _)| key & thinned == 0)
+            .peekable();
         while anchors.peek().is_some() {
             let mut batch = [(0, 0); TOUCH_BATCH];
             let mut filled = 0;
@@ -148,7 +222,7 @@ impl Index {
                 };
                 let entry = tag(key) << TAG_SHIFT | log_bit | position & POSITION_MASK;
                 if let Some(taken) = taken.get_mut(shard_of(key)) {
-                    *taken += usize::from(bucket.insert(entry));
+                    *taken += usize::from(put(bucket, entry));
                 }
             }
         }
@@ -238,74 +312,6 @@ impl Shard {
     }
 }
 
-impl Bucket {
-    /// Reads it, so that its cache line is on the way.
-    fn touch(&self) -> u64 {
-        self.0
-            .first()
-            .map_or(0, |slot| slot.load(Ordering::Relaxed))
-    }
-
-    /// Puts `entry` first and moves the others on; true if that took a free slot. Free slots are the last ones.
-    fn insert(&self, entry: u64) -> bool {
-        let entries: [u64; SLOTS] = array::from_fn(|slot| {
-            self.0
-                .get(slot)
-                .map_or(0, |slot| slot.load(Ordering::Relaxed))
-        });
-        let same_tag = |other: u64| other >> TAG_SHIFT == entry >> TAG_SHIFT;
-        // Hardly a key is known already, so this is a branch that is foretold well; the rest has none.
-        if entries
-            .iter()
-            .fold(false, |found, &other| found | same_tag(other))
-        {
-            return self.insert_again(entry, &entries);
-        }
-        let [.., last] = entries;
-        self.store(0, entry);
-        for (slot, other) in (1..SLOTS).zip(entries) {
-            self.store(slot, other);
-        }
-        last == 0
-    }
-
-    /// Puts an `entry` first whose tag the bucket seems to have.
-    #[cold]
-    fn insert_again(&self, entry: u64, entries: &[u64; SLOTS]) -> bool {
-        let same_tag = |other: u64| other != 0 && other >> TAG_SHIFT == entry >> TAG_SHIFT;
-        let near = |other: u64| {
-            other >> POSITION_BITS == entry >> POSITION_BITS
-                && (other & POSITION_MASK).abs_diff(entry & POSITION_MASK) < SAME_TAG_GAP_BYTES
-        };
-        if entries
-            .first()
-            .is_some_and(|&first| first != 0 && near(first))
-        {
-            self.store(0, entry);
-            return false;
-        }
-        let repeated = entries.iter().filter(|&&other| same_tag(other)).count() >= SAME_TAG_MAX;
-        let goes = if repeated {
-            entries.iter().rposition(|&other| same_tag(other))
-        } else {
-            entries.iter().position(|&other| other == 0)
-        };
-        let goes = goes.unwrap_or(SLOTS - 1);
-        let mut carried = entry;
-        for (slot, &old) in entries.iter().enumerate().take(goes + 1) {
-            self.store(slot, carried);
-            carried = old;
-        }
-        carried == 0
-    }
-
-    fn store(&self, slot: usize, entry: u64) {
-        if let Some(slot) = self.0.get(slot) {
-            slot.store(entry, Ordering::Relaxed);
-        }
-    }
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "a few bits are left")]
 fn shard_of(key: u64) -> usize {
     (key >> (u64::BITS - SHARDS.ilog2())) as usize
@@ -325,109 +331,4 @@ fn tag(key: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    /// A key for each number, spread over all bits.
-    fn key(number: u64) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes())
-    }
-
-    fn positions(index: &Index, key: u64) -> Vec<(Log, u64)> {
-        let mut hints = Vec::new();
-        index.look_up(&[key], &mut hints);
-        hints
-            .iter()
-            .map(|hint| (hint.log, hint.position(1 << 40).unwrap()))
-            .collect()
-    }
-
-    /// A tail for `positions` of which the low bits are zero, so positions come out 2^38 below it, or as themselves above.
-    fn at(position: u64) -> u64 {
-        (1 << 40) - (1 << POSITION_BITS) + position
-    }
-
-    #[test]
-    fn newest_first_and_both_logs() {
-        let index = Index::new(1 << 20);
-        index.insert(Log::Own, [(key(1), at(10_000))]);
-        index.insert(Log::Mirror, [(key(1), at(20_000))]);
-        index.insert(Log::Own, [(key(1), at(30_000))]);
-        assert_eq!(
-            positions(&index, key(1)),
-            [
-                (Log::Own, at(30_000)),
-                (Log::Mirror, at(20_000)),
-                (Log::Own, at(10_000))
-            ]
-        );
-        assert_eq!(positions(&index, key(2)), []);
-    }
-
-    #[test]
-    fn growth_keeps_what_is_known_and_stops_at_capacity() {
-        let index = Index::new(1 << 20);
-        let small = index.size_bytes();
-        index.insert(Log::Own, (1..=20_000).map(|n| (key(n), at(n * 100))));
-        for batch in 0..40 {
-            index.insert(
-                Log::Own,
-                (1..=500)
-                    .map(|n| batch * 500 + n)
-                    .map(|n| (key(n), at(n * 100))),
-            );
-        }
-        assert!(index.size_bytes() > small);
-        let known = (1..=20_000)
-            .filter(|&n| positions(&index, key(n)).contains(&(Log::Own, at(n * 100))))
-            .count();
-        assert!(known > 19_000, "{known} of 20000");
-        for batch in 0..4000 {
-            index.insert(
-                Log::Own,
-                (1..=500)
-                    .map(|n| batch * 500 + n)
-                    .map(|n| (key(n), at(n * 100))),
-            );
-        }
-        assert_eq!(index.size_bytes(), 1 << 20);
-    }
-
-    #[test]
-    fn a_period_does_not_flood() {
-        let index = Index::new(1 << 16);
-        index.insert(Log::Own, [(key(7), at(500))]);
-        index.insert(
-            Log::Own,
-            (0..10_000).map(|n| (key(7), at(100_000 + 16 * n))),
-        );
-        let found = positions(&index, key(7));
-        assert!(found.len() <= SAME_TAG_MAX);
-        assert_eq!(found.first(), Some(&(Log::Own, at(100_000 + 16 * 9_999))));
-    }
-
-    #[test]
-    fn a_repeated_key_leaves_room_for_others() {
-        let index = Index::new(0);
-        index.insert(Log::Own, [(key(3), at(77))]);
-        index.insert(
-            Log::Own,
-            (0..100).map(|n| (key(3) ^ 1 << 20, at(10_000 * n + 10_000))),
-        );
-        assert_eq!(positions(&index, key(3)), [(Log::Own, at(77))]);
-    }
-
-    #[test]
-    fn positions_follow_the_tail() {
-        let hint = Hint {
-            key: 0,
-            log: Log::Own,
-            low: 5000,
-        };
-        assert_eq!(hint.position(5000), Some(5000));
-        assert_eq!(hint.position(4999), None);
-        assert_eq!(hint.position((1 << 38) + 4999), Some(5000));
-        assert_eq!(hint.position((1 << 38) + 5000), Some((1 << 38) + 5000));
-    }
-}
+mod tests;

@@ -231,7 +231,9 @@ impl World {
                 );
                 self.refuse(at, flight, &header, &lost);
             }
-            Err(DecodeError::Violation(violation)) => panic!("{violation} for {header:?}"),
+            Err(error @ (DecodeError::NotResident | DecodeError::Violation(_))) => {
+                panic!("{error} for {header:?}")
+            }
         }
     }
 

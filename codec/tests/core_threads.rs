@@ -91,7 +91,9 @@ fn parallel_jobs_make_the_same_bytes() {
                                 refused.fetch_add(1, Ordering::Relaxed);
                                 break;
                             }
-                            Err(DecodeError::Violation(violation)) => panic!("{violation}"),
+                            Err(error @ (DecodeError::NotResident | DecodeError::Violation(_))) => {
+                                panic!("{error}")
+                            }
                         }
                     }
                 }

@@ -114,7 +114,7 @@ impl Append {
             .filter_map(|run| self.plain.get(run.clone()))
     }
 
-    pub(crate) fn anchors(&self) -> impl Iterator<Item = (u64, u32)> {
+    pub(crate) fn anchors(&self) -> impl Iterator<Item = (u64, u32)> + Clone {
         self.anchors.iter().copied()
     }
 }

@@ -7,7 +7,6 @@ use super::extend::{backward, forward};
 use crate::anchor::{Candidate, Density, Scanner, Selector, WINDOW_BYTES, key};
 use crate::block::COPY_MIN;
 use crate::domain::{Domain, Log};
-use crate::history::log::Access;
 use crate::history::reader::Reader;
 use crate::index::Hint;
 use crate::policy::MATCH_MIN_BYTES;
@@ -108,21 +107,21 @@ impl Finder {
         self.yields = Yields::default();
     }
 
-    /// Fills `matches`, `anchors`, `sparse` and `scanned` for `plain`.
+    /// Fills `matches`, `anchors`, `sparse` and `scanned` for `plain`. False if a page has to be read from disk and the reader must not wait.
     pub fn find(
         &mut self,
+        mut reader: Reader<'_>,
         domain: &Domain,
         plain: &[u8],
         density: Density,
         hint: Option<Continuation>,
-    ) {
-        let mut reader = Reader::new(domain, Access::Source);
+    ) -> bool {
         let tails = [Log::Own, Log::Mirror].map(|log| domain.read(log).tail());
         let mut at = hint.map_or(0, |hint| self.follow(&mut reader, plain, hint));
         let mut stretch = STRETCH_MIN_BYTES;
         let mut lookups = 0;
         let mut select = Selector::new(density);
-        while at < plain.len() {
+        while at < plain.len() && !reader.is_stuck() {
             let end = plain.len().min(at + stretch);
             self.scan(plain, at..end, &mut select);
             self.hints.clear();
@@ -137,7 +136,12 @@ impl Finder {
             };
             at = end.max(covered);
         }
+        if reader.is_stuck() {
+            return false;
+        }
+        reader.note_pages();
         domain.count(lookups, self.matches.len() as u64);
+        true
     }
 
     /// Whether the stream goes on as the source of its last copy does; returns where that ends.
@@ -153,6 +157,7 @@ impl Finder {
             position: hint.position,
             run_before_bytes: hint.run_bytes,
         });
+        reader.paid(end as u64);
         end
     }
 
@@ -199,7 +204,7 @@ impl Finder {
     fn compare(&mut self, reader: &mut Reader<'_>, plain: &[u8], tails: [u64; 2]) -> usize {
         let mut done = self.matches.last().map_or(0, |last| last.end);
         let mut hints = self.hints.as_slice();
-        while let Some(first) = hints.first() {
+        while let Some(first) = hints.first().filter(|_| !reader.is_stuck()) {
             let same = hints
                 .iter()
                 .take_while(|hint| hint.key == first.key)
@@ -235,6 +240,7 @@ impl Finder {
             if let Some(best) = best.filter(|best| best.end - best.start >= MATCH_MIN_BYTES) {
                 done = best.end;
                 self.yields.copied_bytes += best.end - best.start;
+                reader.paid((best.end - best.start) as u64);
                 self.matches.push(best);
             }
         }

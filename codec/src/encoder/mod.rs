@@ -22,6 +22,8 @@ use crate::block::ops::Writer;
 use crate::block::{BlockHeader, BodyKind, Source, Space};
 use crate::compress::Compressor;
 use crate::domain::{Domain, Log};
+use crate::history::log::Access;
+use crate::history::reader::Reader;
 use crate::policy::{
     APPEND_MIN_BYTES, COMPRESS_MIN_BYTES, GAIN_FRACTION, Level, PREFIX_NAMED_BYTES,
     PREFIXED_MIN_BYTES, REAPPEND_BYTES, looks_like_noise,
@@ -61,8 +63,23 @@ impl Encoder {
         }
     }
 
-    /// Encodes one block. What cannot be improved travels raw.
+    /// Encodes one block. What cannot be improved travels raw. Where histories are on disk it may wait for pages of them.
     pub fn encode(&mut self, request: EncodeRequest) -> Encoded {
+        self.attempt(&request, true)
+            .expect("a reader that may wait is never stuck")
+    }
+
+    /// The same on a thread that must not wait for a disk.
+    ///
+    /// # Errors
+    /// The request, if pages have to be read: it is for [`Encoder::encode`] on another thread.
+    pub fn try_encode(&mut self, request: EncodeRequest) -> Result<Encoded, Box<EncodeRequest>> {
+        self.attempt(&request, false)
+            .ok_or_else(|| Box::new(request))
+    }
+
+    /// `None` if it may not block and has to.
+    fn attempt(&mut self, request: &EncodeRequest, may_block: bool) -> Option<Encoded> {
         let domain = request
             .domain
             .as_ref()
@@ -78,9 +95,12 @@ impl Encoder {
             } else {
                 Density::Dense
             };
-            self.finder.find(domain, plain, density, hint);
+            let reader = Reader::new(domain, Access::Source, may_block);
+            if !self.finder.find(reader, domain, plain, density, hint) {
+                return None;
+            }
         }
-        let continuation = self.continuation(&request, hint);
+        let continuation = self.continuation(request, hint);
         let region = domain
             .filter(|_| request.level != Level::Off)
             .and_then(|domain| {
@@ -126,7 +146,7 @@ impl Encoder {
             let compressed = if hopeless {
                 None
             } else {
-                let prefix = self.prefix(domain, region.filter(|_| !noisy));
+                let prefix = self.prefix(domain, region.filter(|_| !noisy), may_block)?;
                 self.compress(&mut header, plain, prefix, request.level)
             };
             habit = habit.after(plain.len(), noisy, compressed.is_some());
@@ -134,7 +154,7 @@ impl Encoder {
         } else {
             habit = habit.after(plain.len(), false, true);
             let helps = sums.literal_bytes >= PREFIX_LITERALS_MIN_BYTES;
-            let prefix = self.prefix(domain, region.filter(|_| helps));
+            let prefix = self.prefix(domain, region.filter(|_| helps), may_block)?;
             let body = self.compress(&mut header, plain, prefix, request.level);
             Some(body.unwrap_or_else(|| {
                 header.body = BodyKind::Stored;
@@ -159,8 +179,8 @@ impl Encoder {
             },
         };
         let append = (appends && sums.appended_bytes > 0)
-            .then(|| self.append(&request, runs, header.body, sparsely));
-        Encoded {
+            .then(|| self.append(request, runs, header.body, sparsely));
+        Some(Encoded {
             body: body.unwrap_or_else(|| plain.clone()),
             header,
             append,
@@ -168,7 +188,7 @@ impl Encoder {
             habit,
             uses,
             tally,
-        }
+        })
     }
 
     /// Where the next block may go on: behind the last copy, on its diagonal.
@@ -271,9 +291,20 @@ impl Encoder {
         Some(Bytes::copy_from_slice(frame))
     }
 
-    /// Reads the prefix into `input`.
-    fn prefix(&mut self, domain: Option<&Domain>, region: Option<Region>) -> Option<Source> {
-        region?.read(domain?, &mut self.input)
+    /// Reads the prefix, if there is one, into `input`; `None` if that has to wait and may not.
+    fn prefix(
+        &mut self,
+        domain: Option<&Domain>,
+        region: Option<Region>,
+        may_block: bool,
+    ) -> Option<Option<Source>> {
+        let (Some(domain), Some(region)) = (domain, region) else {
+            return Some(None);
+        };
+        let mut reader = Reader::new(domain, Access::Source, may_block);
+        let prefix = region.read(&mut reader, &mut self.input);
+        reader.note_pages();
+        (!reader.is_stuck()).then_some(prefix)
     }
 
     /// The append with its anchors: those that the search has found, and for what it skipped those that are found now.

@@ -11,7 +11,6 @@ use super::{length_of, space_of};
 use crate::block::{PREFIX_MAX, Source};
 use crate::domain::{Domain, Log};
 use crate::frame::StreamId;
-use crate::history::log::Access;
 use crate::history::reader::Reader;
 use crate::policy::REAPPEND_BYTES;
 
@@ -158,9 +157,8 @@ impl Region {
     }
 
     /// Reads it into `input`, which is cleared before; `None` if it was evicted in this moment.
-    pub fn read(&self, domain: &Domain, input: &mut Vec<u8>) -> Option<Source> {
+    pub fn read(&self, reader: &mut Reader<'_>, input: &mut Vec<u8>) -> Option<Source> {
         input.clear();
-        let mut reader = Reader::new(domain, Access::Source);
         let mut at = self.range.start;
         while at < self.range.end {
             // What was evicted in this moment ends the prefix.

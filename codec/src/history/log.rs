@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::coverage::{claim, common_epochs, held};
-use super::pages::{PAGE_BYTES, Pages, View};
+use super::pages::{PAGE_BYTES, Pages, Seen};
+use super::saving::Saving;
 use crate::block::{POSITION_MAX, Span};
 use crate::error::Violation;
 use crate::frame::{COVERAGE_EPOCHS_MAX, COVERAGE_HOLES_MAX, Coverage, Epoch};
@@ -12,21 +13,23 @@ use crate::ranges::RangeSet;
 /// One history, or one mirror.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    floor: u64,
-    tail: u64,
-    epochs: Vec<Epoch>,
+    pub(super) floor: u64,
+    pub(super) tail: u64,
+    pub(super) epochs: Vec<Epoch>,
     /// The tail when the present lease began: below it, what may be used is what was agreed.
-    lease_base: u64,
-    agreed: bool,
+    pub(super) lease_base: u64,
+    pub(super) agreed: bool,
     /// Bytes that lie in the pages, lost ones included: what a repeat is rebuilt from.
-    present: RangeSet,
+    pub(super) present: RangeSet,
     /// Present and not lost: what a claim says.
-    held: RangeSet,
+    pub(super) held: RangeSet,
     /// What this lease may read: agreed, or filled since. A part of `held`.
-    covered: RangeSet,
+    pub(super) covered: RangeSet,
     /// Reserved or registered in this lease, and still to be filled.
-    pending: RangeSet,
-    pages: Pages,
+    pub(super) pending: RangeSet,
+    pub(super) pages: Pages,
+    /// Of a log on disk.
+    pub(super) saving: Option<Saving>,
 }
 
 /// What a source's range is.
@@ -70,8 +73,14 @@ impl History {
         self.agreed
     }
 
+    /// Memory of the pages, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.pages.resident_bytes()
+    }
+
+    /// What counts against the capacity, in bytes.
+    pub fn used_bytes(&self) -> u64 {
+        self.pages.used_bytes()
     }
 
     /// Positions that are reserved or registered and not filled.
@@ -103,22 +112,33 @@ impl History {
         self.covered.remove(0..self.lease_base);
         self.covered.insert_all(&common);
         self.agreed = true;
+        self.changed();
     }
 
     /// Takes over the owner's epochs (this is the mirror).
     pub fn learn_epochs(&mut self, epochs: &[Epoch]) {
-        self.epochs = epochs.to_vec();
-        self.trim_epochs();
+        if self.epochs != epochs {
+            self.epochs = epochs.to_vec();
+            self.trim_epochs();
+            self.changed();
+        }
     }
 
-    /// Starts an epoch at `start` or at the tail, whichever is higher (this is the owner's log).
+    /// Starts an epoch at `start` or at the tail, whichever is higher, so that no page has bytes of two epochs (this is the owner's log).
     pub fn start_epoch(&mut self, id: [u8; 16], start: u64) {
-        self.tail = self.tail.max(start);
+        // Nothing was appended in the last one, so nothing needs its name.
+        self.epochs.pop_if(|last| last.start == self.tail);
+        self.tail = self
+            .tail
+            .max(start)
+            .next_multiple_of(PAGE_BYTES)
+            .min(POSITION_MAX);
         self.epochs.push(Epoch {
             id,
             start: self.tail,
         });
         self.trim_epochs();
+        self.changed();
     }
 
     /// Takes the next `length` positions, to be filled later.
@@ -152,7 +172,8 @@ impl History {
         if range.is_empty() {
             return true;
         }
-        if !self.pending.contains_range(&range) {
+        // A page that is on disk is complete, though a log that was opened again may end in the middle of one.
+        if !self.pending.contains_range(&range) || self.pages.is_stored(&range) {
             self.pending.remove(span.range());
             self.settle(span.range());
             return false;
@@ -170,6 +191,7 @@ impl History {
         for set in [&mut self.present, &mut self.held, &mut self.covered] {
             set.insert(range.clone());
         }
+        self.changed();
         self.settle(range);
         true
     }
@@ -179,6 +201,7 @@ impl History {
         for set in [&mut self.held, &mut self.covered, &mut self.pending] {
             set.remove(range.clone());
         }
+        self.changed();
         self.settle(range);
     }
 
@@ -198,10 +221,11 @@ impl History {
             set.remove(0..floor);
         }
         self.pages.drop_below(floor);
+        self.changed();
         self.trim_epochs();
     }
 
-    /// The position below which all must go to free at least `bytes` of memory.
+    /// The position below which all must go to free at least `bytes`.
     pub fn floor_to_free(&self, bytes: u64) -> Option<u64> {
         self.pages
             .floor_to_free(bytes)
@@ -235,7 +259,7 @@ impl History {
     }
 
     /// A stretch around `position`, at or above `from`, that may be read; `None` if that very position may not.
-    pub fn view(&self, position: u64, access: Access, from: u64) -> Option<View> {
+    pub fn view(&self, position: u64, access: Access, from: u64) -> Option<Seen> {
         let set = match access {
             Access::Covered | Access::Source => &self.covered,
             Access::Present => &self.present,
@@ -255,7 +279,7 @@ impl History {
     }
 
     /// After ranges were filled or given up: finished pages freeze, and the count of holes is kept in its bound.
-    fn settle(&mut self, range: Range<u64>) {
+    pub(super) fn settle(&mut self, range: Range<u64>) {
         let (pending, tail) = (&self.pending, self.tail);
         self.pages
             .freeze(range, tail, |page| pending.overlaps(&page));

@@ -1,16 +1,22 @@
-//! The bytes of a log in memory, in pages addressed by position.
+//! The bytes of a log, in pages addressed by position.
 //!
 //! A page that is complete is frozen: from then on it is shared by reference count, and whoever reads or writes from it keeps it alive
-//! whatever is evicted meanwhile. A page that is still being filled is read by copying out, under the lock of its log.
+//! whatever is evicted meanwhile. A page that is still being filled is read by copying out, under the lock of its log. A log on disk keeps
+//! a page in memory until its file has all of it; from then on the page is *stored*, and this only knows that it is there.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::ranges::RangeSet;
+
 /// Bytes of a page: the unit of memory, so that a log of many small appends costs what its bytes cost.
 pub const PAGE_BYTES: u64 = 1 << 16;
 const PAGE: usize = 1 << 16;
+
+/// What a page takes on disk with its anchors (eight bytes for every 128 at most) and its checksum.
+pub const DISK_PAGE_BYTES: u64 = PAGE_BYTES + PAGE_BYTES / 16 + 16;
 
 /// Bytes copied out of an unfinished page around a wanted position: enough for most of what is found there, cheap if it is not.
 const COPY_BEFORE_BYTES: u64 = 512;
@@ -29,6 +35,16 @@ pub struct View {
 }
 
 impl View {
+    /// A part of a page that is there whole.
+    #[must_use]
+    pub fn of_page(page: &Bytes, number: u64, limit: Range<u64>) -> Option<Self> {
+        let view = page.get(inside(&limit, number * PAGE_BYTES))?;
+        Some(Self {
+            start: limit.start,
+            bytes: page.slice_ref(view),
+        })
+    }
+
     /// Position behind the last byte.
     #[must_use]
     pub fn end(&self) -> u64 {
@@ -36,11 +52,42 @@ impl View {
     }
 }
 
+/// Where the wanted bytes are.
+#[derive(Debug)]
+pub enum Seen {
+    /// At hand.
+    Here(View),
+    /// On disk, in this page, of which `limit` may be read.
+    Stored {
+        /// The page's number.
+        page: u64,
+        /// Positions in it.
+        limit: Range<u64>,
+    },
+}
+
+/// A page's bytes as they are to be written.
+#[derive(Debug)]
+pub struct Unsaved {
+    /// The page's number.
+    pub page: u64,
+    /// All of the page; zeros where nothing was written yet.
+    pub bytes: Bytes,
+    /// Nothing more will come: once it is written, the page need not stay in memory.
+    pub is_complete: bool,
+}
+
 /// The pages of one log.
 #[derive(Debug, Default)]
 pub struct Pages {
+    /// Those in memory.
     pages: BTreeMap<u64, Page>,
+    /// Numbers of those on disk.
+    stored: RangeSet,
+    stored_count: u64,
     spare: Vec<BytesMut>,
+    /// Pages that go together, on disk only: those of a segment.
+    segment_pages: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -48,11 +95,23 @@ enum Page {
     Filling {
         bytes: BytesMut,
         filled_bytes: usize,
+        /// How many of the filled bytes are on disk, if it is kept there.
+        saved_bytes: usize,
     },
     Frozen(Bytes),
 }
 
 impl Pages {
+    /// The pages of a log on disk, of which those in `stored` are there.
+    pub fn on_disk(segment_bytes: u64, stored: RangeSet) -> Self {
+        Self {
+            stored_count: stored.len_bytes(),
+            stored,
+            segment_pages: Some((segment_bytes / PAGE_BYTES).max(1)),
+            ..Self::default()
+        }
+    }
+
     /// Lays `bytes` down from `position`. The caller sees to it that no position is written twice.
     pub fn write(&mut self, mut position: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -65,27 +124,102 @@ impl Pages {
     }
 
     /// The largest stretch around `position` inside `limit` that can be had at once. `position` is in `limit`, and all of `limit` was written.
-    pub fn view(&self, position: u64, limit: &Range<u64>) -> Option<View> {
+    pub fn view(&self, position: u64, limit: &Range<u64>) -> Option<Seen> {
         let (number, _) = place(position);
         let start = number * PAGE_BYTES;
         let limit = limit.start.max(start)..limit.end.min(start + PAGE_BYTES);
-        match self.pages.get(&number)? {
-            Page::Frozen(bytes) => {
-                let view = bytes.get(inside(&limit, start))?;
-                Some(View {
-                    start: limit.start,
-                    bytes: bytes.slice_ref(view),
-                })
-            }
+        let Some(page) = self.pages.get(&number) else {
+            let page = number;
+            return self
+                .stored
+                .contains(page)
+                .then_some(Seen::Stored { page, limit });
+        };
+        match page {
+            Page::Frozen(bytes) => View::of_page(bytes, number, limit).map(Seen::Here),
             Page::Filling { bytes, .. } => {
                 let near = limit.start.max(position.saturating_sub(COPY_BEFORE_BYTES))
                     ..limit.end.min(position + COPY_BEHIND_BYTES);
-                Some(View {
+                Some(Seen::Here(View {
                     start: near.start,
                     bytes: Bytes::copy_from_slice(bytes.get(inside(&near, start))?),
-                })
+                }))
             }
         }
+    }
+
+    /// Whether a page that `range` touches is on disk and no longer in memory: nothing can be added to it.
+    pub fn is_stored(&self, range: &Range<u64>) -> bool {
+        let last = place(range.end.saturating_sub(1)).0;
+        self.stored.overlaps(&(place(range.start).0..last + 1))
+    }
+
+    /// What a log on disk has in memory only. It counts as saved from now on; see [`Pages::unsave`].
+    pub fn take_unsaved(&mut self) -> Vec<Unsaved> {
+        let unsaved = |(&page, kept): (&u64, &mut Page)| match kept {
+            Page::Frozen(bytes) => Some(Unsaved {
+                page,
+                bytes: bytes.clone(),
+                is_complete: true,
+            }),
+            Page::Filling {
+                bytes,
+                filled_bytes,
+                saved_bytes,
+            } if *filled_bytes > *saved_bytes => {
+                *saved_bytes = *filled_bytes;
+                Some(Unsaved {
+                    page,
+                    bytes: Bytes::copy_from_slice(bytes),
+                    is_complete: false,
+                })
+            }
+            Page::Filling { .. } => None,
+        };
+        self.pages.iter_mut().filter_map(unsaved).collect()
+    }
+
+    /// A page could not be saved.
+    pub fn unsave(&mut self, page: u64) {
+        if let Some(Page::Filling { saved_bytes, .. }) = self.pages.get_mut(&page) {
+            *saved_bytes = 0;
+        }
+    }
+
+    /// A complete page is on disk: it leaves memory. False if it was dropped meanwhile.
+    pub fn is_saved(&mut self, page: u64) -> bool {
+        if !matches!(self.pages.get(&page), Some(Page::Frozen(_))) {
+            return false;
+        }
+        self.pages.remove(&page);
+        self.stored.insert_value(page);
+        self.stored_count += 1;
+        true
+    }
+
+    /// A page on disk cannot be read.
+    pub fn lose_stored(&mut self, page: u64) {
+        self.stored.remove(page..page + 1);
+        self.stored_count = self.stored.len_bytes();
+    }
+
+    /// The lowest page on disk from `page` on.
+    pub fn next_stored(&self, page: u64) -> Option<u64> {
+        let next = self.stored.within(page..u64::MAX).next();
+        next.map(|range| range.start)
+    }
+
+    /// How many pages are on disk and not in memory.
+    pub const fn stored_count(&self) -> u64 {
+        self.stored_count
+    }
+
+    /// Forgets all pages, wherever they are.
+    pub fn clear(&mut self) {
+        *self = Self {
+            segment_pages: self.segment_pages,
+            ..Self::default()
+        };
     }
 
     /// Freezes the unfinished pages that touch `range` and end at or below `tail`, unless `awaits` says that bytes of them are still to come.
@@ -102,17 +236,24 @@ impl Pages {
         }
     }
 
-    /// Drops the pages that lie wholly below `floor`.
+    /// Drops the pages that lie wholly below `floor`; those on disk when all of their segment does.
     pub fn drop_below(&mut self, floor: u64) {
         while let Some(entry) = self.pages.first_entry() {
             if (entry.key() + 1) * PAGE_BYTES > floor {
-                return;
+                break;
             }
             if let Page::Frozen(bytes) = entry.remove()
                 && self.spare.len() < SPARE_MAX
                 && let Ok(bytes) = bytes.try_into_mut()
             {
                 self.spare.push(bytes);
+            }
+        }
+        if let Some(segment_pages) = self.segment_pages {
+            let kept = floor / PAGE_BYTES / segment_pages * segment_pages;
+            if self.stored.first().is_some_and(|first| first.start < kept) {
+                self.stored.remove(0..kept);
+                self.stored_count = self.stored.len_bytes();
             }
         }
     }
@@ -122,13 +263,39 @@ impl Pages {
         self.pages.len() as u64 * PAGE_BYTES
     }
 
+    /// What counts against the log's capacity, in bytes: its memory, or on disk its pages with all that belongs to them.
+    pub fn used_bytes(&self) -> u64 {
+        match self.segment_pages {
+            None => self.resident_bytes(),
+            Some(_) => (self.pages.len() as u64 + self.stored_count) * DISK_PAGE_BYTES,
+        }
+    }
+
     /// The lowest position such that dropping what is below it frees at least `bytes`; `None` if there is not that much.
     pub fn floor_to_free(&self, bytes: u64) -> Option<u64> {
-        let pages = usize::try_from(bytes.div_ceil(PAGE_BYTES)).ok()?;
-        self.pages
-            .keys()
-            .nth(pages.checked_sub(1)?)
-            .map(|number| (number + 1) * PAGE_BYTES)
+        let Some(segment_pages) = self.segment_pages else {
+            let pages = usize::try_from(bytes.div_ceil(PAGE_BYTES)).ok()?;
+            return self
+                .pages
+                .keys()
+                .nth(pages.checked_sub(1)?)
+                .map(|number| (number + 1) * PAGE_BYTES);
+        };
+        let mut wanted = bytes.div_ceil(DISK_PAGE_BYTES);
+        let mut at = 0;
+        while wanted > 0 {
+            let in_memory = self.pages.range(at..).next().map(|(number, _)| *number);
+            let first = in_memory.into_iter().chain(self.next_stored(at)).min()?;
+            let end = (first / segment_pages + 1) * segment_pages;
+            let stored: u64 = self
+                .stored
+                .within(first..end)
+                .map(|range| range.end - range.start)
+                .sum();
+            wanted = wanted.saturating_sub(stored + self.pages.range(first..end).count() as u64);
+            at = end;
+        }
+        (at > 0).then_some(at * PAGE_BYTES)
     }
 
     fn write_page(&mut self, number: u64, at: usize, part: &[u8]) {
@@ -148,12 +315,14 @@ impl Pages {
             Page::Filling {
                 bytes,
                 filled_bytes: 0,
+                saved_bytes: 0,
             }
         });
         // A frozen page awaits nothing; were it written all the same, its bytes stay and a checksum would tell.
         let Page::Filling {
             bytes,
             filled_bytes,
+            ..
         } = page
         else {
             return;
@@ -190,107 +359,4 @@ fn inside(range: &Range<u64>, start: u64) -> Range<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-    use super::*;
-
-    fn payload(position: u64, length: usize) -> Vec<u8> {
-        (position..position + length as u64)
-            .map(|at| (at * 31 + at / 251).to_le_bytes()[0])
-            .collect()
-    }
-
-    #[test]
-    fn bytes_come_back_from_whole_and_unfinished_pages() {
-        let mut pages = Pages::default();
-        let start = PAGE_BYTES - 1000;
-        pages.write(start, &payload(start, PAGE + 5000));
-        let limit = start..start + PAGE_BYTES + 5000;
-        for position in [
-            start,
-            PAGE_BYTES - 1,
-            PAGE_BYTES,
-            PAGE_BYTES + 30_000,
-            2 * PAGE_BYTES,
-            limit.end - 1,
-        ] {
-            let view = pages.view(position, &limit).unwrap();
-            assert!(
-                view.start <= position && position < view.end(),
-                "{position}"
-            );
-            assert!(
-                limit.start <= view.start && view.end() <= limit.end,
-                "{position}"
-            );
-            assert_eq!(
-                view.bytes,
-                payload(view.start, view.bytes.len()),
-                "{position}"
-            );
-        }
-        assert_eq!(
-            pages.view(PAGE_BYTES, &limit).unwrap().bytes.len(),
-            PAGE,
-            "a full page is had whole"
-        );
-        assert!(
-            pages
-                .view(10 * PAGE_BYTES, &(0..100 * PAGE_BYTES))
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn a_view_outlives_its_page() {
-        let mut pages = Pages::default();
-        pages.write(0, &payload(0, PAGE));
-        let view = pages.view(77, &(0..PAGE_BYTES)).unwrap();
-        pages.drop_below(PAGE_BYTES);
-        assert_eq!(pages.resident_bytes(), 0);
-        pages.write(PAGE_BYTES, &payload(PAGE_BYTES, PAGE));
-        assert_eq!(view.bytes, payload(0, PAGE));
-    }
-
-    #[test]
-    fn pages_that_await_nothing_freeze() {
-        let mut pages = Pages::default();
-        pages.write(100, &payload(100, 50));
-        pages.freeze(100..150, PAGE_BYTES - 1, |_| false);
-        assert!(
-            matches!(pages.pages[&0], Page::Filling { .. }),
-            "the tail is in it"
-        );
-        pages.freeze(100..150, PAGE_BYTES, |_| true);
-        assert!(
-            matches!(pages.pages[&0], Page::Filling { .. }),
-            "bytes are to come"
-        );
-        pages.freeze(100..150, PAGE_BYTES, |_| false);
-        assert!(matches!(pages.pages[&0], Page::Frozen(_)));
-        assert_eq!(
-            pages.view(120, &(100..150)).unwrap().bytes,
-            payload(100, 50)
-        );
-    }
-
-    #[test]
-    fn spare_pages_are_reused_and_floors_count_pages() {
-        let mut pages = Pages::default();
-        pages.write(0, &payload(0, 4 * PAGE));
-        assert_eq!(pages.floor_to_free(1), Some(PAGE_BYTES));
-        assert_eq!(pages.floor_to_free(2 * PAGE_BYTES), Some(2 * PAGE_BYTES));
-        assert_eq!(pages.floor_to_free(5 * PAGE_BYTES), None);
-        pages.drop_below(2 * PAGE_BYTES + 1);
-        assert_eq!(
-            (pages.resident_bytes(), pages.spare.len()),
-            (2 * PAGE_BYTES, 2)
-        );
-        pages.write(4 * PAGE_BYTES, &payload(4 * PAGE_BYTES, PAGE + 10));
-        assert_eq!(pages.spare.len(), 0);
-        let view = pages
-            .view(5 * PAGE_BYTES + 3, &(4 * PAGE_BYTES..5 * PAGE_BYTES + 10))
-            .unwrap();
-        assert_eq!(view.bytes, payload(view.start, view.bytes.len()));
-    }
-}
+mod tests;

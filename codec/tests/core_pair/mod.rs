@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use codec::block::{BlockHeader, Span};
+use codec::cache::PageCache;
 use codec::decoder::{Decoded, Decoder};
-use codec::domain::{Domain, DomainConfig, Lease, Log};
+use codec::domain::{Domain, DomainConfig, Lease, Log, Place};
 use codec::encoder::{Continuation, EncodeRequest, Encoded, Encoder};
 use codec::error::DecodeError;
 use codec::frame::{DomainId, StreamId};
 use codec::policy::{Habit, Level};
+use codec::storage::Storage;
 
 /// One end: a domain, a worker, and what it remembers of its streams.
 pub struct End {
@@ -45,9 +47,32 @@ pub fn config(capacity_bytes: u64, epoch: u8) -> DomainConfig {
     }
 }
 
+pub fn place(storage: &Arc<dyn Storage>, dir: &str, cache: &Arc<PageCache>) -> Place {
+    Place {
+        storage: Arc::clone(storage),
+        dir: dir.into(),
+        peer: format!("the peer of {dir}"),
+        name: String::new(),
+        cache: Arc::clone(cache),
+    }
+}
+
 impl End {
     pub fn new(capacity_bytes: u64, epoch: u8) -> Self {
         Self::of(Arc::new(Domain::in_memory(config(capacity_bytes, epoch))))
+    }
+
+    /// An end whose histories are on disk, as the last one left them; what was set aside is an error.
+    pub fn on_disk(
+        storage: &Arc<dyn Storage>,
+        dir: &str,
+        config: DomainConfig,
+        cache: &Arc<PageCache>,
+    ) -> Self {
+        let (domain, warnings) = Domain::open(config, place(storage, dir, cache)).unwrap();
+        assert_eq!(warnings, [""; 0]);
+        while domain.load_index_step() {}
+        Self::of(Arc::new(domain))
     }
 
     /// A tunnel's end on a domain that may have been used before.
@@ -177,12 +202,9 @@ pub fn pieces(body: &Bytes) -> [Bytes; 2] {
 pub fn agree(a: &End, b: &End) {
     let said = [a, b].map(|end| (end.domain.claim(Log::Own), end.domain.claim(Log::Mirror)));
     for (end, peer, (own, mirror)) in [(a, b, &said[1]), (b, a, &said[0])] {
-        let announce = end.domain.agree(Log::Own, mirror).announce;
+        end.domain.agree(Log::Own, mirror);
         end.domain.agree(Log::Mirror, own);
         end.domain.set_quota(peer.domain.quota_offer());
-        if announce {
-            peer.domain.agree(Log::Mirror, own);
-        }
     }
     // The announcements of new epochs.
     a.domain.agree(Log::Mirror, &b.domain.claim(Log::Own));

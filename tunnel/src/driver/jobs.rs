@@ -19,8 +19,9 @@ thread_local! {
     static SCRATCH: RefCell<CodecScratch> = RefCell::default();
 }
 
-fn run_inline(job: CodecJob) -> CodecDone {
-    SCRATCH.with_borrow_mut(|scratch| job.run(scratch))
+/// The job comes back if it would have to wait for a disk.
+fn run_inline(job: CodecJob) -> Result<CodecDone, Box<CodecJob>> {
+    SCRATCH.with_borrow_mut(|scratch| job.try_run(scratch))
 }
 
 /// A codec job on its way through pool `codec`.
@@ -58,17 +59,21 @@ impl Driver {
             let held = self.job_held.take();
             // One that has asked for a place in the pool takes it, or the place would stay reserved and empty.
             let asked = held.is_some();
-            let Some((id, job)) = held.or_else(|| self.tunnel.poll_job(now)) else {
+            let Some((id, mut job)) = held.or_else(|| self.tunnel.poll_job(now)) else {
                 break;
             };
             let plain_bytes = job.plain_len_hint();
             let small = plain_bytes <= self.inline_below_bytes;
             let tiny = plain_bytes <= self.inline_below_bytes / ALWAYS_INLINE_DIVISOR;
             if !asked && (tiny || (small && self.jobs_out == 0)) {
-                let done = run_inline(job);
-                self.tunnel.handle_job(done, now);
-                moved = true;
-                continue;
+                match run_inline(job) {
+                    Ok(done) => {
+                        self.tunnel.handle_job(done, now);
+                        moved = true;
+                        continue;
+                    }
+                    Err(waits) => job = *waits,
+                }
             }
             let slot = match self.codec_slots.poll_slot(cx) {
                 Poll::Ready(Some(slot)) => slot,

@@ -259,6 +259,14 @@ impl Tunnel {
             Err(DecodeError::Waits { log, span }) => {
                 self.park(number, log, &span.range(), body, now)
             }
+            Err(DecodeError::NotResident) => {
+                // Whoever runs jobs runs those that wait on a thread that may: this one came back too early, and is done again.
+                if let Some(block) = self.inbound.blocks.get_mut(&number) {
+                    block.body = body;
+                    self.jobs.decode.push_back(number);
+                }
+                Ok(())
+            }
             Err(DecodeError::Refused { reason, lost }) => {
                 self.refuse_block(number, reason, &lost, now)
             }

@@ -101,7 +101,7 @@ impl CodecJob {
         }
     }
 
-    /// Does the work. Never blocks on anything but memory.
+    /// Does the work. It may wait for pages of histories on disk, and for nothing else.
     #[must_use]
     pub fn run(self, scratch: &mut CodecScratch) -> CodecDone {
         let id = self.id();
@@ -119,19 +119,77 @@ impl CodecJob {
                     body: job.body,
                 }
             }
-            Self::Rebuild(job) => JobResult::Rebuilt(job.run(scratch)),
+            Self::Rebuild(job) => JobResult::Rebuilt(
+                job.plain(scratch, true)
+                    .ok()
+                    .map(|(header, plain)| job.encode(&header, plain, scratch)),
+            ),
         };
         CodecDone { id, result }
+    }
+
+    /// Does the work on a thread that must not wait.
+    ///
+    /// # Errors
+    /// The job as it was, if pages have to be read from disk: it is for [`CodecJob::run`] on another thread.
+    pub fn try_run(self, scratch: &mut CodecScratch) -> Result<CodecDone, Box<Self>> {
+        let id = self.id();
+        let result = match self {
+            Self::Encode(EncodeJob { request, .. }) => {
+                let encoded = scratch.encoder().try_encode(request).map_err(|request| {
+                    let request = *request;
+                    Box::new(Self::Encode(EncodeJob { id, request }))
+                })?;
+                JobResult::Encoded(Box::new(encoded))
+            }
+            Self::Decode(job) => {
+                let domain = job.domain.as_deref();
+                let result = scratch.decoder().try_decode(domain, &job.header, &job.body);
+                if result == Err(DecodeError::NotResident) {
+                    return Err(Box::new(Self::Decode(job)));
+                }
+                JobResult::Decoded {
+                    result,
+                    body: job.body,
+                }
+            }
+            Self::Rebuild(job) => match job.plain(scratch, false) {
+                Err(Some(DecodeError::NotResident)) => return Err(Box::new(Self::Rebuild(job))),
+                plain => JobResult::Rebuilt(
+                    plain
+                        .ok()
+                        .map(|(header, plain)| job.encode(&header, plain, scratch)),
+                ),
+            },
+        };
+        Ok(CodecDone { id, result })
     }
 }
 
 impl RebuildJob {
-    fn run(self, scratch: &mut CodecScratch) -> Option<Box<Encoded>> {
-        let header = BlockHeader::decode(&mut self.header.clone()).ok()?;
-        let plain = scratch
-            .decoder()
-            .rebuild(self.domain.as_deref(), &header, &[self.body])
-            .ok()?;
+    /// The refused block's header and plain bytes.
+    fn plain(
+        &self,
+        scratch: &mut CodecScratch,
+        may_block: bool,
+    ) -> Result<(BlockHeader, Bytes), Option<DecodeError>> {
+        let header = BlockHeader::decode(&mut self.header.clone()).map_err(|_| None)?;
+        let (domain, body) = (self.domain.as_deref(), std::slice::from_ref(&self.body));
+        let decoder = scratch.decoder();
+        let plain = if may_block {
+            decoder.rebuild(domain, &header, body)
+        } else {
+            decoder.try_rebuild(domain, &header, body)
+        };
+        Ok((header, plain.map_err(Some)?))
+    }
+
+    fn encode(
+        &self,
+        header: &BlockHeader,
+        plain: Bytes,
+        scratch: &mut CodecScratch,
+    ) -> Box<Encoded> {
         let request = EncodeRequest {
             stream: header.stream,
             stream_offset: header.stream_offset,
@@ -144,7 +202,7 @@ impl RebuildJob {
             habit: Habit::default(),
             replaces: Some(self.number),
         };
-        Some(Box::new(scratch.encoder().encode(request)))
+        Box::new(scratch.encoder().encode(request))
     }
 }
 

@@ -9,10 +9,23 @@ use crate::block::Span;
 use crate::encoder::Append;
 use crate::error::Violation;
 use crate::frame::Coverage;
-use crate::history::log::{Access, History};
-use crate::history::pages::{PAGE_BYTES, View};
-use crate::index::{Hint, Index};
+use crate::history::disk::SavedAnchor;
+use crate::history::log::History;
+use crate::index::{Hint, Index, save_key};
 use crate::recent::Recent;
+
+mod disk;
+mod flush;
+mod room;
+mod upkeep;
+mod view;
+
+pub use disk::Place;
+pub use flush::{Flush, FlushError};
+pub use room::Cleared;
+pub use upkeep::{Verified, VerifyCursor};
+
+use disk::OnDisk;
 
 /// One of a domain's two logs, seen from this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,9 +39,9 @@ pub enum Log {
 /// What a domain may use.
 #[derive(Debug, Clone, Copy)]
 pub struct DomainConfig {
-    /// Memory for this side's own history, in bytes; below 128 KiB nothing is kept.
+    /// Room for this side's own history, in bytes; below 128 KiB nothing is kept.
     pub own_capacity_bytes: u64,
-    /// Memory for the mirror, which the peer is told by Quota, in bytes.
+    /// Room for the mirror, by which the peer's Quota goes, in bytes.
     pub mirror_capacity_bytes: u64,
     /// Memory for the index, in bytes; see [`Index::new`].
     pub index_capacity_bytes: u64,
@@ -38,13 +51,18 @@ pub struct DomainConfig {
 
 /// The histories of one domain with one peer, shared by all jobs that encode and decode for it.
 pub struct Domain {
-    config: DomainConfig,
+    epoch: [u8; 16],
     own: RwLock<History>,
     mirror: RwLock<History>,
     index: Index,
     /// Of the own log and the mirror.
     recent: [Recent; 2],
+    /// Of the own log and the mirror, in bytes.
+    capacities: [AtomicU64; 2],
+    disk: Option<Box<OnDisk>>,
     leased: AtomicBool,
+    /// Positions of the own log and the mirror below which all is to be forgotten as soon as the peer does so too.
+    cleared: [AtomicU64; 2],
     /// Below these positions of the own log and the mirror nothing is copied any more: see [`Domain::retire_below`].
     retired: [AtomicU64; 2],
     quota_bytes: AtomicU64,
@@ -69,9 +87,9 @@ pub struct Agreed {
 /// Figures of a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DomainStats {
-    /// Memory of this side's own history, in bytes.
+    /// Room that this side's own history takes, in bytes: memory, or what it takes on disk.
     pub own_bytes: u64,
-    /// Memory of the mirror, in bytes.
+    /// Room that the mirror takes, in bytes.
     pub mirror_bytes: u64,
     /// The most that both may use, in bytes.
     pub capacity_bytes: u64,
@@ -81,20 +99,41 @@ pub struct DomainStats {
     pub lookups: u64,
     /// Copies found by them.
     pub hits: u64,
+    /// Whether the histories are on disk; what follows is of such ones only.
+    pub is_on_disk: bool,
+    /// Bytes of their files.
+    pub disk_bytes: u64,
+    /// Bytes in memory that the files lack.
+    pub unsaved_bytes: u64,
+    /// Nothing is appended because nothing could be written, until a later [`Domain::flush`] succeeds.
+    pub is_read_only: bool,
+    /// The index knows all that was saved before this opening.
+    pub is_index_loaded: bool,
+    /// Pages that could not be read, or not as they were written.
+    pub damaged_pages: u64,
 }
 
 impl Domain {
     /// A domain whose histories live in memory.
     #[must_use]
     pub fn in_memory(config: DomainConfig) -> Self {
+        Self::with(config, [History::default(), History::default()], None)
+    }
+
+    fn with(config: DomainConfig, logs: [History; 2], disk: Option<Box<OnDisk>>) -> Self {
+        let [own, mirror] = logs.map(RwLock::new);
         Self {
-            config,
-            own: RwLock::default(),
-            mirror: RwLock::default(),
+            epoch: config.epoch,
+            own,
+            mirror,
             index: Index::new(config.index_capacity_bytes),
             recent: [Recent::default(), Recent::default()],
+            capacities: [config.own_capacity_bytes, config.mirror_capacity_bytes]
+                .map(AtomicU64::new),
+            disk,
             leased: AtomicBool::new(false),
-            retired: [AtomicU64::new(0), AtomicU64::new(0)],
+            cleared: [const { AtomicU64::new(0) }; 2],
+            retired: [const { AtomicU64::new(0) }; 2],
             quota_bytes: AtomicU64::new(0),
             epochs_started: AtomicU64::new(0),
             lookups: AtomicU64::new(0),
@@ -141,37 +180,8 @@ impl Domain {
                 false
             }
         };
+        self.after_change(log, history);
         Agreed { announce }
-    }
-
-    /// The peer's Quota: what its mirror of our own history may hold, in bytes. 0: nothing is appended. It is 0 until the peer says otherwise.
-    pub fn set_quota(&self, bytes: u64) {
-        self.quota_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// What to tell the peer as Quota: what our mirror may hold, in bytes.
-    #[must_use]
-    pub const fn quota_offer(&self) -> u64 {
-        let capacity_bytes = self.config.mirror_capacity_bytes;
-        if capacity_bytes < CAPACITY_MIN_BYTES {
-            0
-        } else {
-            capacity_bytes
-        }
-    }
-
-    /// Gives the next `length` positions of our own history to a block whose first fragment is about to be handed to a link. `None`: nothing may be
-    /// appended now, and the block goes without.
-    #[must_use]
-    pub fn reserve(&self, length: u32) -> Option<u64> {
-        let bound = self.own_bound_bytes()?;
-        let mut own = self.write(Log::Own);
-        let fits = own.resident_bytes() + own.pending_bytes() + u64::from(length) <= bound;
-        if own.is_agreed() && fits {
-            own.reserve(length)
-        } else {
-            None
-        }
     }
 
     /// The last fragment of a block was handed to a link: its appended bytes may be referred to by the blocks that follow. Nothing happens if the range is
@@ -189,7 +199,7 @@ impl Domain {
 
     /// A reserved range that will never be sent whole.
     pub fn abandon(&self, span: Span) {
-        self.write(Log::Own).lose(span.range());
+        self.lose(Log::Own, span.position, u64::from(span.length));
     }
 
     /// Takes the append range of a block whose first fragment has arrived, in the order of arrival, before its job starts.
@@ -202,25 +212,9 @@ impl Domain {
 
     /// Makes a range a hole for good: refused, or not stored by the peer.
     pub fn lose(&self, log: Log, position: u64, length: u64) {
-        self.write(log)
-            .lose(position..position.saturating_add(length));
-    }
-
-    /// The position below which our own history wants to be dropped, to stay within its capacity and the peer's quota; to be sent as Floor once no
-    /// unacknowledged block uses bytes below it.
-    #[must_use]
-    pub fn floor_wanted(&self) -> Option<u64> {
-        let own = self.read(Log::Own);
-        let used = own.resident_bytes() + own.pending_bytes();
-        let bound = self.own_bound_bytes().unwrap_or(0);
-        // Room for what is sent until the peer has answered; in steps that are worth a frame.
-        let limit = bound - bound / FLOOR_ROOM;
-        let target = limit - bound / FLOOR_STEP;
-        if used > limit {
-            own.floor_to_free(used - target)
-        } else {
-            None
-        }
+        let mut history = self.write(log);
+        history.lose(position..position.saturating_add(length));
+        self.after_change(log, history);
     }
 
     /// From the next block to be encoded on nothing of a log is copied from below `position`, which is about to be dropped. What was encoded before
@@ -231,63 +225,61 @@ impl Domain {
 
     /// Forgets a log below `position`.
     pub fn drop_below(&self, log: Log, position: u64) {
-        self.write(log).drop_below(position);
+        let mut history = self.write(log);
+        history.drop_below(position);
+        self.after_change(log, history);
     }
 
     /// Figures for status and metrics.
     #[must_use]
     pub fn stats(&self) -> DomainStats {
-        DomainStats {
-            own_bytes: self.read(Log::Own).resident_bytes(),
-            mirror_bytes: self.read(Log::Mirror).resident_bytes(),
-            capacity_bytes: self.config.own_capacity_bytes + self.config.mirror_capacity_bytes,
+        let stats = DomainStats {
+            own_bytes: self.read(Log::Own).used_bytes(),
+            mirror_bytes: self.read(Log::Mirror).used_bytes(),
+            capacity_bytes: self.capacity_bytes(Log::Own) + self.capacity_bytes(Log::Mirror),
             index_bytes: self.index.size_bytes(),
             lookups: self.lookups.load(Ordering::Relaxed),
             hits: self.hits.load(Ordering::Relaxed),
+            ..DomainStats::default()
+        };
+        match &self.disk {
+            Some(disk) => disk.stats(stats),
+            None => stats,
         }
     }
 
     /// Lays an append's bytes into a log and its anchors into the index; false if the range is not awaited any more or there is no room.
     pub(crate) fn fill(&self, log: Log, span: Span, append: &Append) -> bool {
         let mut history = self.write(log);
-        if log == Log::Mirror && self.config.mirror_capacity_bytes < CAPACITY_MIN_BYTES {
+        if log == Log::Mirror && !self.mirror_takes() {
             history.lose(span.range());
             return false;
         }
         if !history.fill(span, append.parts()) {
             return false;
         }
-        if log == Log::Mirror {
-            // A peer that respects the quota never gets here: it has dropped, and told us, before.
-            let most = self.config.mirror_capacity_bytes
-                + self.config.mirror_capacity_bytes / FLOOR_ROOM
-                + MIRROR_SLACK_BYTES;
-            let excess = history.resident_bytes().saturating_sub(most);
-            if let Some(floor) = (excess > 0)
-                .then(|| history.floor_to_free(excess))
-                .flatten()
-            {
-                history.drop_below(floor);
-            }
+        let anchors = append
+            .anchors()
+            .map(|(key, offset)| (key, span.position + u64::from(offset)));
+        if self.disk.is_some() {
+            let kept = anchors.clone().filter(|(key, _)| self.index.keeps(*key));
+            let saved = kept.map(|(key, position)| SavedAnchor {
+                key: save_key(key),
+                position,
+            });
+            history.keep_anchors(saved.take(saved_anchors_max(span)));
         }
-        drop(history);
+        if log == Log::Mirror
+            && let Some(floor) = self.mirror_excess(&history)
+        {
+            history.drop_below(floor);
+        }
+        self.note_pages(log, span);
+        self.after_change(log, history);
         self.recent(log)
             .note(append.stream(), span.end(), span.length);
-        self.index.insert(
-            log,
-            append
-                .anchors()
-                .map(|(key, offset)| (key, span.position + u64::from(offset))),
-        );
+        self.index.insert(log, anchors);
         true
-    }
-
-    pub(crate) fn view(&self, log: Log, position: u64, access: Access) -> Option<View> {
-        let from = match access {
-            Access::Source => self.copies_from(log),
-            Access::Covered | Access::Present => 0,
-        };
-        self.read(log).view(position, access, from)
     }
 
     /// The lowest position of a log that a block to be encoded may copy.
@@ -296,20 +288,12 @@ impl Domain {
     }
 
     const fn retired(&self, log: Log) -> &AtomicU64 {
-        let [own, mirror] = &self.retired;
-        match log {
-            Log::Own => own,
-            Log::Mirror => mirror,
-        }
+        log.of(&self.retired)
     }
 
     /// Where the newest bytes of its streams lie in a log.
     pub(crate) const fn recent(&self, log: Log) -> &Recent {
-        let [own, mirror] = &self.recent;
-        match log {
-            Log::Own => own,
-            Log::Mirror => mirror,
-        }
+        log.of(&self.recent)
     }
 
     pub(crate) fn look_up(&self, keys: &[u64], out: &mut Vec<Hint>) {
@@ -319,21 +303,6 @@ impl Domain {
     pub(crate) fn count(&self, lookups: u64, hits: u64) {
         self.lookups.fetch_add(lookups, Ordering::Relaxed);
         self.hits.fetch_add(hits, Ordering::Relaxed);
-    }
-
-    /// Below this position, what is copied is appended again, since it is about to be dropped: the oldest tenth of a log that is nearly full.
-    pub(crate) fn renew_below(&self, log: Log) -> u64 {
-        let history = self.read(log);
-        let capacity = match log {
-            Log::Own => self.own_bound_bytes().unwrap_or(0),
-            Log::Mirror => self.config.mirror_capacity_bytes,
-        };
-        let full = history.resident_bytes() >= capacity / 4 * 3;
-        if full {
-            history.floor() + (history.tail() - history.floor()) / 10
-        } else {
-            0
-        }
     }
 
     pub(crate) fn read(&self, log: Log) -> RwLockReadGuard<'_, History> {
@@ -355,35 +324,32 @@ impl Domain {
         }
     }
 
-    /// What our own history may hold; `None` if that is not worth a page.
-    fn own_bound_bytes(&self) -> Option<u64> {
-        let bound = self
-            .config
-            .own_capacity_bytes
-            .min(self.quota_bytes.load(Ordering::Relaxed));
-        (bound >= CAPACITY_MIN_BYTES).then_some(bound)
-    }
-
     /// An id for each epoch of this opening: as random as the opening's own.
     fn next_epoch(&self) -> [u8; 16] {
         match self.epochs_started.fetch_add(1, Ordering::Relaxed) {
-            0 => self.config.epoch,
-            count => xxh3_128_with_seed(&self.config.epoch, count).to_le_bytes(),
+            0 => self.epoch,
+            count => xxh3_128_with_seed(&self.epoch, count).to_le_bytes(),
         }
     }
 }
 
-/// Two pages: with less, nothing that was appended would still be there when it is referred to.
-const CAPACITY_MIN_BYTES: u64 = 2 * PAGE_BYTES;
+impl Log {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Own, Self::Mirror];
 
-/// An eighth of the bound stays free while a Floor is on its way.
-const FLOOR_ROOM: u64 = 8;
+    /// Its part of a pair of own and mirror.
+    pub(crate) const fn of<T>(self, [own, mirror]: &[T; 2]) -> &T {
+        match self {
+            Self::Own => own,
+            Self::Mirror => mirror,
+        }
+    }
+}
 
-/// A Floor frees at least a sixteenth of the bound.
-const FLOOR_STEP: u64 = 16;
-
-/// What a mirror may exceed its capacity by before it drops on its own account: partly filled pages, and a Floor on its way.
-const MIRROR_SLACK_BYTES: u64 = 1 << 20;
+/// Anchors of an append that are saved: eight bytes for every 128 are what the capacity reckons with.
+const fn saved_anchors_max(span: Span) -> usize {
+    (span.length as usize >> crate::anchor::DENSE_BITS) + 1
+}
 
 impl Lease {
     /// The domain that is held.
@@ -399,6 +365,7 @@ impl Drop for Lease {
         self.domain.write(Log::Mirror).end_lease();
         self.domain.quota_bytes.store(0, Ordering::Relaxed);
         self.domain.leased.store(false, Ordering::Release);
+        self.domain.forget_cleared();
     }
 }
 
