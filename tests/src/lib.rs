@@ -1,6 +1,7 @@
 //! What the end-to-end tests and the demo of wanproxy stand on: payloads that name their first wrong byte, an emulated
 //! line, small TCP servers to reach through the tunnel, and a pair of real programs.
 
+pub mod bench;
 pub mod demo;
 mod eventually;
 pub mod fetch;

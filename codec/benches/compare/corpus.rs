@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::core_pair::noise;
 use crate::generate;
@@ -42,6 +42,9 @@ pub const NAMES: [(&str, Kind); 7] = [
     ("random", Kind::Random),
 ];
 
+/// The name of what --files names, instead of all these.
+pub const FILES: &str = "files";
+
 /// Of a name in a report, which need not be of this run.
 pub fn kind(name: &str) -> Kind {
     NAMES
@@ -54,22 +57,30 @@ pub fn kind(name: &str) -> Kind {
 ///
 /// # Errors
 /// Why it cannot be had.
-pub fn load(name: &'static str, directory: Option<&Path>) -> Result<Corpus, NotRun> {
+pub fn load(
+    name: &'static str,
+    directory: Option<&Path>,
+    files: &[PathBuf],
+) -> Result<Corpus, NotRun> {
+    let read = |path: &Path| {
+        head(path).map_err(|error| NotRun::new(name, &format!("{}: {error}", path.display())))
+    };
     let (old, new) = match kind(name) {
         Kind::Sql => {
             let (old, new) = generate::sql(GENERATED_BYTES);
             (old, Some(new))
         }
+        Kind::Other if name == FILES => {
+            let (old, new) = (files.first(), files.get(1));
+            let old = old.ok_or_else(|| NotRun::new(name, "no --files FILE"))?;
+            (read(old)?, new.map(|new| read(new)).transpose()?)
+        }
         Kind::Other => (generate::logs(GENERATED_BYTES), None),
         Kind::Random => (noise(GENERATED_BYTES, 3), None),
         Kind::Sources | Kind::Binaries => {
             let directory = directory.ok_or_else(|| NotRun::new(name, "no --corpora DIR"))?;
-            let read = |age: &str| {
-                let file = format!("{name}.{age}.tar");
-                head(&directory.join(&file))
-                    .map_err(|error| NotRun::new(name, &format!("{file}: {error}")))
-            };
-            (read("old")?, Some(read("new")?))
+            let version = |age: &str| read(&directory.join(format!("{name}.{age}.tar")));
+            (version("old")?, Some(version("new")?))
         }
     };
     Ok(Corpus { name, old, new })

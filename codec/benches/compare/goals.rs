@@ -278,7 +278,7 @@ fn histories(report: &Report) -> Vec<(String, f64)> {
     let of = |history_bytes: u64| {
         report
             .of(Suite::Histories)
-            .filter(move |figure| figure.history_bytes == history_bytes)
+            .filter(move |figure| figure.history_bytes == history_bytes && !figure.full)
     };
     let mut values = Vec::new();
     for large in of(8 << 30) {

@@ -15,22 +15,31 @@ use crate::generate::filler;
 use crate::machine;
 use crate::report::{Figure, NotRun, Phase, Suite, Who};
 
-/// What the histories hold before, in bytes.
-pub const SIZES: [u64; 3] = [0, 1 << 30, 8 << 30];
+/// What the histories hold before, in bytes, and whether that is all that they may hold.
+pub const HISTORIES: [(u64, bool); 4] = [
+    (0, false),
+    (1 << 30, false),
+    (8 << 30, false),
+    (1 << 30, true),
+];
 
 /// Made, and sent, at a time.
 const FILL_BYTES: u64 = 64 << 20;
 
 const BATCH_BLOCKS: usize = 32;
 
-/// Cold, warm and the next version on top of `history_bytes`.
+/// Cold, warm and the next version on top of `history_bytes`; in a full history they take the place of what it held.
 ///
 /// # Errors
 /// There is not enough memory.
-pub fn ours(corpus: &Corpus, history_bytes: u64) -> Result<Vec<Figure>, NotRun> {
+pub fn ours(corpus: &Corpus, history_bytes: u64, full: bool) -> Result<Vec<Figure>, NotRun> {
     let used_bytes = history_bytes + 4 * corpus.old.len() as u64;
-    // An eighth of a history is kept free.
-    let capacity_bytes = used_bytes + used_bytes / 7 + (1 << 20);
+    let capacity_bytes = if full {
+        history_bytes
+    } else {
+        // An eighth of a history is kept free.
+        used_bytes + used_bytes / 7 + (1 << 20)
+    };
     // What is used of the history, its index, and what else the machine needs.
     let needed_bytes = used_bytes + capacity_bytes / 8 + (1 << 30);
     let available_bytes = machine::memory("MemAvailable").unwrap_or(u64::MAX);
@@ -54,6 +63,7 @@ pub fn ours(corpus: &Corpus, history_bytes: u64) -> Result<Vec<Figure>, NotRun> 
         let fill = filler(usize::try_from(FILL_BYTES).unwrap(), 100 + seed);
         for block in fill.chunks(USUAL_BLOCK_BYTES) {
             drop(end.send(1, &Bytes::copy_from_slice(block)));
+            drop_what_is_too_much(&end);
         }
     }
     let mut rounds = vec![(Phase::Cold, &corpus.old), (Phase::Warm, &corpus.old)];
@@ -65,13 +75,15 @@ pub fn ours(corpus: &Corpus, history_bytes: u64) -> Result<Vec<Figure>, NotRun> 
             let mut figure = Figure {
                 block_bytes: USUAL_BLOCK_BYTES,
                 history_bytes,
+                full,
                 ..Figure::new(Suite::Histories, corpus.name, phase, Who::Wanproxy)
             };
             send(&mut end, 2 * stream as u64 + 3, plain, &mut figure);
             figure
         })
         .collect();
-    assert_eq!(end.domain.floor_wanted(), None, "nothing had to be dropped");
+    let dropped = end.domain.claim(Log::Own).floor > 0;
+    assert_eq!(dropped, full, "what is full drops, and nothing else");
     Ok(figures)
 }
 
@@ -82,8 +94,11 @@ fn send(end: &mut End, stream: u64, plain: &[u8], figure: &mut Figure) {
             .chunks(USUAL_BLOCK_BYTES)
             .map(Bytes::copy_from_slice)
             .collect();
-        let (flights, seconds): (Vec<Flight>, f64) =
-            timed(|| blocks.iter().map(|block| end.send(stream, block)).collect());
+        let (flights, seconds): (Vec<Flight>, f64) = timed(|| {
+            let flights = blocks.iter().map(|block| end.send(stream, block)).collect();
+            drop_what_is_too_much(end);
+            flights
+        });
         figure.encode_seconds += seconds;
         let (rebuilt, seconds): (Vec<Bytes>, f64) = timed(|| {
             flights
@@ -103,4 +118,11 @@ fn send(end: &mut End, stream: u64, plain: &[u8], figure: &mut Figure) {
     }
     figure.plain_bytes = plain.len() as u64;
     figure.decode_seconds = Some(decoding);
+}
+
+/// As a peer would agree to.
+fn drop_what_is_too_much(end: &End) {
+    if let Some(floor) = end.domain.floor_wanted() {
+        end.domain.drop_below(Log::Own, floor);
+    }
 }

@@ -40,6 +40,9 @@ struct Options {
     /// Packages that corpora.sh fetched
     #[arg(long, value_name = "DIR")]
     corpora: Option<PathBuf>,
+    /// One file, or the last and the next version of one, instead of all corpora
+    #[arg(long, value_name = "FILE", num_args = 1..=2)]
+    files: Vec<PathBuf>,
     /// Suites to run
     #[arg(long, value_name = "SUITE", value_delimiter = ',')]
     only: Vec<Suite>,
@@ -100,12 +103,17 @@ fn run(options: &Options) -> Report {
                 .push(NotRun::new(&format!("{suite:?}").to_lowercase(), "--only"));
         }
     }
-    for (name, _) in corpus::NAMES {
+    let names = if options.files.is_empty() {
+        corpus::NAMES.map(|(name, _)| name).to_vec()
+    } else {
+        vec![corpus::FILES]
+    };
+    for name in names {
         if !options.corpus.is_empty() && !options.corpus.iter().any(|wanted| wanted == name) {
             report.not_run.push(NotRun::new(name, "--corpus"));
             continue;
         }
-        match corpus::load(name, options.corpora.as_deref()) {
+        match corpus::load(name, options.corpora.as_deref(), &options.files) {
             Ok(corpus) => {
                 for suite in Suite::value_variants().iter().filter(|suite| wanted(suite)) {
                     on(&corpus, *suite, options, &mut report);
@@ -141,7 +149,7 @@ fn on(corpus: &Corpus, suite: Suite, options: &Options, report: &mut Report) {
                 figures.extend(bulk::peers(corpus));
             }
         }
-        Suite::Threads if of_these(&["django-patch", "sql", "random"]) => {
+        Suite::Threads if of_these(&["django-patch", "sql", "random", corpus::FILES]) => {
             let cores = machine::cores();
             if cores == 1 {
                 report
@@ -157,18 +165,18 @@ fn on(corpus: &Corpus, suite: Suite, options: &Options, report: &mut Report) {
                 figures.push(threads::zstd(corpus, threads));
             }
         }
-        Suite::Messages if of_these(&["django-patch"]) => {
+        Suite::Messages if of_these(&["django-patch", corpus::FILES]) => {
             figures.extend(messages::of_lengths(corpus))
         }
-        Suite::Histories if of_these(&["django-patch", "office"]) => {
-            for size in histories::SIZES {
-                match histories::ours(corpus, size) {
+        Suite::Histories if of_these(&["django-patch", "office", corpus::FILES]) => {
+            for (size, full) in histories::HISTORIES {
+                match histories::ours(corpus, size, full) {
                     Ok(measured) => figures.extend(measured),
                     Err(not_run) => report.not_run.push(not_run),
                 }
             }
         }
-        Suite::Scanner if of_these(&["office", "sql", "random"]) => {
+        Suite::Scanner if of_these(&["office", "sql", "random", corpus::FILES]) => {
             figures.extend(scanner::of(corpus))
         }
         Suite::Threads | Suite::Messages | Suite::Histories | Suite::Scanner => (),

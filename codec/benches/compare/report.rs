@@ -35,6 +35,9 @@ pub struct Figure {
     pub threads: usize,
     /// What the history held before, in bytes.
     pub history_bytes: u64,
+    /// Whether it was full, so that what came made it drop what was there.
+    #[serde(default)]
+    pub full: bool,
     pub messages: usize,
     pub plain_bytes: u64,
     /// Encoded bytes: a block's header and body. Frames around them, TLS and TCP come on top, for the peers as for us.
@@ -164,6 +167,7 @@ impl Figure {
             block_bytes: 0,
             threads: 1,
             history_bytes: 0,
+            full: false,
             messages: 0,
             plain_bytes: 0,
             wire_bytes: 0,

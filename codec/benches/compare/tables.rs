@@ -194,7 +194,7 @@ fn messages(report: &Report) -> Table {
 fn histories(report: &Report) -> Table {
     Table {
         title: "Large histories".to_owned(),
-        note: "The corpus on top of what fills the history; decoding is the sender's rebuilding from its own history, which appends nothing.",
+        note: "The corpus on top of what fills the history, or in a full one in its place; decoding is the sender's rebuilding from its own history, which appends nothing.",
         head: head(&[
             "corpus",
             "",
@@ -209,7 +209,7 @@ fn histories(report: &Report) -> Table {
                 vec![
                     figure.corpus.clone(),
                     figure.phase.name().to_owned(),
-                    format!("{} GiB", figure.history_bytes >> 30),
+                    history(figure.history_bytes, figure.full),
                     ratio(figure.ratio()),
                     rate(Some(figure.encode_rate())),
                     rate(figure.decode_rate()),
@@ -217,6 +217,12 @@ fn histories(report: &Report) -> Table {
             })
             .collect(),
     }
+}
+
+/// How large, and whether it drops.
+pub fn history(bytes: u64, full: bool) -> String {
+    let full = if full { ", full" } else { "" };
+    format!("{} GiB{full}", bytes >> 30)
 }
 
 fn scanner(report: &Report) -> Table {

@@ -9,6 +9,7 @@ use bars::Chart;
 use crate::bulk::{BLOCK_BYTES, USUAL_BLOCK_BYTES};
 use crate::messages::HALVES;
 use crate::report::{Figure, Phase, Report, Suite, Who};
+use crate::tables;
 
 /// Writes all charts that the run has figures for into a directory.
 ///
@@ -188,12 +189,13 @@ fn messages(report: &Report) -> Chart {
 }
 
 fn histories(report: &Report) -> Chart {
-    let mut sizes: Vec<u64> = report
-        .of(Suite::Histories)
-        .map(|figure| figure.history_bytes)
-        .collect();
-    sizes.sort_unstable();
-    sizes.dedup();
+    let mut histories: Vec<(u64, bool)> = Vec::new();
+    for figure in report.of(Suite::Histories) {
+        let history = (figure.history_bytes, figure.full);
+        if !histories.contains(&history) {
+            histories.push(history);
+        }
+    }
     let mut groups = Vec::new();
     for phase in Phase::ALL {
         for (name, seconds) in [
@@ -204,20 +206,20 @@ fn histories(report: &Report) -> Chart {
             ("decode", |figure| figure.decode_seconds),
         ] {
             // Over all corpora: what each takes is in the table.
-            let total = |size: u64| {
-                let of_size = report
-                    .of(Suite::Histories)
-                    .filter(|figure| figure.phase == phase && figure.history_bytes == size);
+            let total = |history: (u64, bool)| {
+                let of_size = report.of(Suite::Histories).filter(|figure| {
+                    figure.phase == phase && (figure.history_bytes, figure.full) == history
+                });
                 of_size
                     .map(seconds)
                     .sum::<Option<f64>>()
                     .filter(|seconds| *seconds > 0.0)
             };
-            let unit = sizes.first().and_then(|size| total(*size));
-            let part = |size| Some(total(size)? / unit?);
+            let unit = histories.first().and_then(|history| total(*history));
+            let part = |history| Some(total(history)? / unit?);
             groups.push((
                 format!("{}, {name}", phase.name()),
-                sizes.iter().map(|size| part(*size)).collect(),
+                histories.iter().map(|history| part(*history)).collect(),
             ));
         }
     }
@@ -225,9 +227,9 @@ fn histories(report: &Report) -> Chart {
         file: "histories.svg",
         title: "Time on top of a history, in parts of that on top of an empty one",
         note: "Shorter is better.",
-        series: sizes
+        series: histories
             .iter()
-            .map(|size| format!("{} GiB", size >> 30))
+            .map(|(bytes, full)| tables::history(*bytes, *full))
             .collect(),
         groups,
         logarithmic: false,

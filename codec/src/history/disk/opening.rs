@@ -59,6 +59,8 @@ impl DiskLog {
         let mut set_aside = None;
         let (format, recovered) = match read {
             Some(Ok(read)) => {
+                // An earlier run may have failed to: what is believed now must not be taken back by a crash.
+                storage.sync_dir(dir)?;
                 // What was set aside before has been there for one run at least. It is in nobody's way.
                 let _removed = storage.remove_dir_all(&aside);
                 read

@@ -42,8 +42,8 @@ struct State {
     table: Option<Vec<u64>>,
     /// Checksums that are not written yet.
     unwritten: Range<usize>,
-    /// The fixed part of the head is not in the file.
-    headless: bool,
+    /// This run has synced the head once. Until then all of it is written: what an earlier run left can perhaps be read and yet not be durable.
+    is_head_synced: bool,
     unsynced: bool,
     length_bytes: u64,
 }
@@ -109,7 +109,7 @@ impl Segment {
             return Ok(());
         }
         let file = storage.open(&self.path, Open::Write)?;
-        let (headless, at, checksums) = {
+        let (is_head_synced, at, checksums) = {
             let state = self.state();
             let range = state.unwritten.clone();
             let table = state.table.as_deref().unwrap_or_default();
@@ -119,9 +119,9 @@ impl Segment {
                 .iter()
                 .flat_map(|checksum| checksum.to_le_bytes())
                 .collect();
-            (state.headless, range.start, checksums)
+            (state.is_head_synced, range.start, checksums)
         };
-        if headless {
+        if !is_head_synced {
             file.write_at(&self.head(), 0)?;
         }
         if !checksums.is_empty() {
@@ -129,7 +129,7 @@ impl Segment {
         }
         file.sync()?;
         let mut state = self.state();
-        state.headless = false;
+        state.is_head_synced = true;
         state.unsynced = false;
         state.unwritten = 0..0;
         Ok(())
@@ -175,30 +175,27 @@ impl Segment {
     ) -> io::Result<R> {
         let mut state = self.state();
         if state.table.is_none() {
-            let (table, headless) = self.load(file)?;
-            state.table = Some(table);
-            state.headless = headless;
+            state.table = Some(self.load(file)?);
         }
         Ok(see(state.table.as_deref().unwrap_or_default()))
     }
 
-    /// The checksums in the file; none, and that the head must be written, where it is not this segment's.
-    fn load(&self, file: &dyn StorageFile) -> io::Result<(Vec<u64>, bool)> {
+    /// The checksums in the file; none if it is not this segment's.
+    fn load(&self, file: &dyn StorageFile) -> io::Result<Vec<u64>> {
         let pages = pages_of(self.format.segment_bytes);
         let mut bytes = vec![0; FIXED_BYTES + pages * size_of::<u64>()];
         let read = file.read_at(&mut bytes, 0)?;
         bytes.get_mut(read..).unwrap_or_default().fill(0);
         let (head, table) = bytes.split_at_checked(FIXED_BYTES).unwrap_or_default();
         if head != self.head() {
-            return Ok((vec![0; pages], true));
+            return Ok(vec![0; pages]);
         }
-        let table = table
+        Ok(table
             .as_chunks()
             .0
             .iter()
             .map(|checksum| u64::from_le_bytes(*checksum))
-            .collect();
-        Ok((table, false))
+            .collect())
     }
 
     fn head(&self) -> [u8; FIXED_BYTES] {
@@ -236,8 +233,7 @@ impl State {
         if let Some(slot) = self.table.as_mut().and_then(|table| table.get_mut(at)) {
             *slot = checksum;
         }
-        if self.headless {
-            // What stood there is not this segment's: all of the table goes with the head.
+        if !self.is_head_synced {
             self.unwritten = 0..self.table.as_ref().map_or(0, Vec::len);
         } else if self.unwritten.is_empty() {
             self.unwritten = at..at + 1;

@@ -105,6 +105,31 @@ fn a_full_disk_loses_nothing_that_was_persisted() {
     }
 }
 
+#[test]
+fn what_a_run_failed_to_sync_is_not_relied_on_by_the_next() {
+    for n in 0..30 {
+        for seed in 0..4 {
+            let disk = MemoryDisk::default();
+            let mut machine = Machine::start(&disk).unwrap();
+            machine.append(10_000);
+            machine.skip(SEGMENT_BYTES_MIN);
+            machine.flush().unwrap();
+            // A new segment: what is written of it can be read after a sync that failed, and is not durable.
+            machine.append(100_000);
+            let at = disk.operations() + n;
+            disk.set_faults(failing(at..at + 1));
+            let _failed = machine.flush();
+            disk.set_faults(Faults::default());
+            machine.restart(Loss::None).unwrap();
+            machine.append(1);
+            machine.flush().unwrap();
+            disk.crash(seed);
+            machine.restart(Loss::None).unwrap();
+            goes_on(&mut machine);
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(u64),

@@ -170,6 +170,34 @@ fn anchors_cut_anywhere_are_those_before_and_more_can_be_added() {
 }
 
 #[test]
+fn anchors_in_another_place_do_not_pass() {
+    let mut machine = Machine::start(&MemoryDisk::default()).unwrap();
+    // Two batches of one length, in two segments each.
+    for _ in 0..2 {
+        machine.append(51_200);
+        machine.flush().unwrap();
+        machine.append(51_200);
+        machine.flush().unwrap();
+        machine.state.tail = machine.state.tail.next_multiple_of(SEGMENT_BYTES_MIN);
+    }
+    let [first, second] = [path("0000000000.idx"), path("0000000001.idx")];
+    let whole = machine.disk.contents(&first).unwrap();
+    assert_eq!(whole.len(), machine.disk.contents(&second).unwrap().len());
+    let loads = |machine: &Machine, segment| {
+        let mut loaded = 0;
+        let result = machine.log.load_anchors(segment, &mut |_| loaded += 1);
+        (result.is_ok(), loaded)
+    };
+    assert_eq!(loads(&machine, 0), (true, 200));
+    machine
+        .disk
+        .damage(&first, |bytes| bytes.rotate_left(whole.len() / 2));
+    assert_eq!(loads(&machine, 0), (false, 0));
+    machine.disk.damage(&second, |bytes| *bytes = whole);
+    assert_eq!(loads(&machine, 1), (false, 0));
+}
+
+#[test]
 fn every_bit_of_a_segments_head_and_any_of_its_pages_counts() {
     let mut machine = base();
     let name = path("0000000001.seg");

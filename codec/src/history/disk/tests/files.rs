@@ -1,7 +1,9 @@
 //! What stands in a log's directory: what stays, what goes, what is set aside.
 
 use super::*;
-use crate::storage::{Open, Storage};
+use crate::storage::{Open, Storage, StorageFile};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn put(disk: &MemoryDisk, path: &str, bytes: &[u8]) {
     let file = disk.open(Path::new(path), Open::Write).unwrap();
@@ -199,26 +201,97 @@ fn segment_bytes_follow_the_room_and_stay() {
     assert_eq!(opened.log.segment_bytes(), SEGMENT_BYTES_MIN);
 }
 
-#[test]
-fn a_page_is_read_while_it_is_written_again() {
-    let log = open(&MemoryDisk::default(), 1).unwrap().log;
-    let version = |n: u8| vec![n; PAGE];
-    log.write_page(3, &version(0)).unwrap();
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            for n in 1..=200u8 {
-                log.write_page(3, &version(n)).unwrap();
-                if n % 16 == 0 {
-                    log.sync().unwrap();
-                }
-            }
-        });
-        let mut last = 0;
-        while !writer.is_finished() {
-            let page = log.read_page(3).unwrap();
-            assert!(page[0] >= last);
-            last = page[0];
+/// Lets a reader in between a page's bytes and its checksum.
+#[derive(Debug)]
+struct Meeting {
+    disk: MemoryDisk,
+    is_on: AtomicBool,
+    written: Barrier,
+    read: Barrier,
+}
+
+#[derive(Debug)]
+struct MetFile(Arc<dyn StorageFile>, Arc<Meeting>);
+
+#[derive(Debug)]
+struct MetStorage(Arc<Meeting>);
+
+impl Storage for MetStorage {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.disk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.0.disk.list(path)
+    }
+    fn open(&self, path: &Path, mode: Open) -> io::Result<Arc<dyn StorageFile>> {
+        let file = self.0.disk.open(path, mode)?;
+        Ok(Arc::new(MetFile(file, Arc::clone(&self.0))))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.disk.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.0.disk.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.disk.remove_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.disk.sync_dir(path)
+    }
+}
+
+impl StorageFile for MetFile {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.0.read_at(out, offset);
+        if out.len() == PAGE && self.1.is_on.swap(false, Ordering::SeqCst) {
+            self.1.read.wait();
         }
+        read
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let written = self.0.write_at(bytes, offset);
+        if bytes.len() == PAGE && self.1.is_on.load(Ordering::SeqCst) {
+            self.1.written.wait();
+            self.1.read.wait();
+        }
+        written
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_length(length)
+    }
+}
+
+#[test]
+fn a_page_that_is_met_half_written_is_read_again() {
+    let meeting = Arc::new(Meeting {
+        disk: MemoryDisk::default(),
+        is_on: AtomicBool::new(false),
+        written: Barrier::new(2),
+        read: Barrier::new(2),
     });
-    assert_eq!(log.read_page(3).unwrap(), version(200));
+    let storage = Arc::new(MetStorage(Arc::clone(&meeting)));
+    let opened = DiskLog::open(
+        storage,
+        Path::new(DIR),
+        identity(),
+        [1; 16],
+        SEGMENT_BYTES_MIN,
+    );
+    let log = opened.unwrap().log;
+    log.write_page(3, &[1; PAGE]).unwrap();
+    meeting.is_on.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| log.write_page(3, &[2; PAGE]));
+        meeting.written.wait();
+        // The new bytes are there, the checksum is still that of the old ones.
+        assert_eq!(log.read_page(3).unwrap(), [2; PAGE].as_slice());
+        writer.join().unwrap().unwrap();
+    });
 }
