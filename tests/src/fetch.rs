@@ -110,11 +110,22 @@ pub async fn fetch_over(
 /// # Errors
 /// Whatever the connection gives, or an answer that is no text.
 pub async fn text(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let mut connection = connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    text_over(&mut connect(address).await?, &address.to_string(), path).await
+}
+
+/// Like [`text`], over a connection that is there already; `host` is what it calls the server.
+///
+/// # Errors
+/// As [`text`].
+pub async fn text_over(
+    connection: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    host: &str,
+    path: &str,
+) -> io::Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
     let mut body = Vec::new();
-    let (status, _) = read_answer(&mut connection, |chunk| {
+    let (status, _) = read_answer(connection, |chunk| {
         let room = MAX_TEXT_BYTES - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
     })

@@ -6,6 +6,7 @@ pub mod demo;
 mod eventually;
 pub mod fetch;
 pub mod line;
+pub mod load;
 pub mod origin;
 pub mod packets;
 pub mod pair;

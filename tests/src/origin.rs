@@ -17,6 +17,8 @@ pub(crate) use head::{Head, read_head};
 pub use http::{Content, HttpOrigin};
 pub use plain::{discard, echo, sink, source};
 
+use crate::packets::Place;
+
 /// Length of the kernel's accept queue: a storm of a thousand connections must not be refused.
 const ACCEPT_QUEUE: u32 = 4096;
 
@@ -75,7 +77,32 @@ impl Server {
         // An origin that is started again must not wait for the connections of its last life.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        let listener = socket.listen(ACCEPT_QUEUE)?;
+        Self::run(socket.listen(ACCEPT_QUEUE)?, serve)
+    }
+
+    /// Like [`start`](Self::start), on a free port of 127.0.0.1 in `place`.
+    ///
+    /// # Errors
+    /// When no socket can be had there.
+    pub fn start_in<F>(
+        place: &Place,
+        serve: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> anyhow::Result<Self>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let listener = place.run(|| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::run(TcpListener::from_std(listener)?, serve)?)
+    }
+
+    fn run<F>(
+        listener: TcpListener,
+        serve: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let address = listener.local_addr()?;
         Ok(Self {
             address,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub use model::{PacketCounters, Settings};
-pub use space::Space;
+pub use space::{Place, Space};
 
 use forward::Forwarder;
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::{io, thread};
@@ -12,6 +12,45 @@ use std::{io, thread};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
+
+/// Where a program runs: on the host, or in a namespace that somebody else holds.
+#[derive(Clone, Debug, Default)]
+pub struct Place(Option<String>);
+
+impl Place {
+    /// A command that runs `program` there. Its process is the program's own: a signal to it reaches the program.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(name) = &self.0 else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", name]).arg(program);
+        command
+    }
+
+    /// Runs `work` there: on this thread, or on one of its own inside the namespace. Sockets that it opens belong there, and go on working
+    /// when they are handed out.
+    ///
+    /// # Errors
+    /// Those of `work`, and when the namespace cannot be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> Result<T> {
+        let Some(name) = &self.0 else {
+            return Ok(work()?);
+        };
+        let path = Path::new("/run/netns").join(name);
+        thread::scope(|scope| {
+            scope
+                .spawn(move || {
+                    enter(&path)?;
+                    work()
+                })
+                .join()
+        })
+        .map_err(|_panic| anyhow!("the work in namespace {name} panicked"))?
+        .with_context(|| format!("in namespace {name}"))
+    }
+}
 
 /// A network namespace; removed when dropped.
 #[derive(Debug)]
@@ -42,30 +81,24 @@ impl Space {
         &self.name
     }
 
-    /// A command that runs `program` in the namespace. Its process is the program's own: a signal to it reaches the program.
+    /// The namespace as a place to run programs in, for as long as it exists.
     #[must_use]
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command
+    pub fn place(&self) -> Place {
+        Place(Some(self.name.clone()))
     }
 
-    /// Runs `work` on a thread of its own inside the namespace: sockets that it opens belong there, and go on working when they are handed out.
+    /// As [`Place::command`].
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.place().command(program)
+    }
+
+    /// As [`Place::run`].
     ///
     /// # Errors
     /// Those of `work`, and when the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> Result<T> {
-        let path = self.path();
-        thread::scope(|scope| {
-            scope
-                .spawn(move || {
-                    enter(&path)?;
-                    work()
-                })
-                .join()
-        })
-        .map_err(|_panic| anyhow!("the work in namespace {} panicked", self.name))?
-        .with_context(|| format!("in namespace {}", self.name))
+        self.place().run(work)
     }
 
     /// A TUN device in the namespace, reads and writes of which do not block.
@@ -126,10 +159,6 @@ impl Space {
     fn ip<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
         let own = ["-n", self.name.as_str()];
         ip(own.into_iter().chain(arguments))
-    }
-
-    fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.name)
     }
 }
 

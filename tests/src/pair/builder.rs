@@ -1,6 +1,6 @@
 //! What a pair is made of, and the order in which it starts.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::config::Listener;
 use super::{CLIENT_NAME, EdgeProcess, Pair, Programs, Show, commands, config};
 use crate::line::{Line, LineConfig};
+use crate::packets::{FAR, PacketLine, Place};
 
 /// The tunnel is up long before this, or never.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -16,11 +17,30 @@ const TUNNEL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two looks whether it is up.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
+/// Where the edges run, and where the server takes tunnels.
+#[derive(Clone, Debug)]
+struct Places {
+    client: Place,
+    server: Place,
+    tunnel: Ipv4Addr,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            client: Place::default(),
+            server: Place::default(),
+            tunnel: Ipv4Addr::LOCALHOST,
+        }
+    }
+}
+
 /// Chooses the listeners, the line and the configuration of a [`Pair`].
 #[derive(Clone, Debug, Default)]
 pub struct PairBuilder {
     listeners: Vec<Listener>,
     line: Option<LineConfig>,
+    places: Places,
     allow: Vec<String>,
     server_toml: String,
     client_toml: String,
@@ -59,6 +79,18 @@ impl PairBuilder {
     #[must_use]
     pub const fn line(mut self, line: LineConfig) -> Self {
         self.line = Some(line);
+        self
+    }
+
+    /// The ends of a line of packets: the client edge runs in the first namespace, the server edge in the second. Applications connect by
+    /// [`EdgeProcess::connect`]; targets must stand in the second namespace.
+    #[must_use]
+    pub fn across(mut self, line: &PacketLine) -> Self {
+        self.places = Places {
+            client: line.near().place(),
+            server: line.far().place(),
+            tunnel: FAR,
+        };
         self
     }
 
@@ -115,9 +147,13 @@ impl PairBuilder {
         };
 
         commands::init(&programs, &server_directory, &allow).await?;
-        config::write_server(&server_directory, &self.server_toml)?;
-        let server =
-            EdgeProcess::start(programs.server(), &server_directory.join("server.toml")).await?;
+        config::write_server(&server_directory, self.places.tunnel, &self.server_toml)?;
+        let server = EdgeProcess::start_in(
+            self.places.server,
+            programs.server(),
+            &server_directory.join("server.toml"),
+        )
+        .await?;
         let tunnel = server.tunnel_address()?;
         config::fix_tunnel_address(server.config(), tunnel)?;
 
@@ -134,8 +170,12 @@ impl PairBuilder {
             &self.listeners,
             &self.client_toml,
         )?;
-        let client =
-            EdgeProcess::start(programs.client(), &client_directory.join("client.toml")).await?;
+        let client = EdgeProcess::start_in(
+            self.places.client,
+            programs.client(),
+            &client_directory.join("client.toml"),
+        )
+        .await?;
         has_tunnel(&client).await?;
         Ok(Pair {
             client,

@@ -1,6 +1,6 @@
 //! The configuration files of a pair: what the programs' own commands wrote, with changes merged in.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -22,9 +22,9 @@ pub(super) struct Listener {
 }
 
 /// Changes the `server.toml` in `directory`: free ports, and what `extra` says.
-pub(super) fn write_server(directory: &Path, extra: &str) -> Result<()> {
-    let changes = "[tunnel]\nlisten = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n";
-    change(&directory.join("server.toml"), &[changes, extra])
+pub(super) fn write_server(directory: &Path, tunnel: Ipv4Addr, extra: &str) -> Result<()> {
+    let changes = format!("[tunnel]\nlisten = \"{tunnel}:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n");
+    change(&directory.join("server.toml"), &[&changes, extra])
 }
 
 /// From now on the server takes tunnels at this very address, so that it can be started again.

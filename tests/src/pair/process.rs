@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::Metrics;
 use crate::fetch;
+use crate::packets::Place;
 
 pub use rustix::process::Signal;
 
@@ -32,6 +34,7 @@ const FAILED_LOG_LINES: usize = 60;
 /// A running edge. Dropping it ends it, with SIGTERM first.
 #[derive(Debug)]
 pub struct EdgeProcess {
+    place: Place,
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
@@ -52,9 +55,18 @@ impl EdgeProcess {
     /// # Errors
     /// When it cannot be started, or ends or says nothing instead; the last lines of its log are in the message.
     pub async fn start(program: &Path, config: &Path) -> Result<Self> {
+        Self::start_in(Place::default(), program, config).await
+    }
+
+    /// The same in a place of its own, such as a namespace.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_in(place: Place, program: &Path, config: &Path) -> Result<Self> {
         let log = config.with_extension("log");
-        let (child, sockets) = start(program, config, &log).await?;
+        let (child, sockets) = start(&place, program, config, &log).await?;
         Ok(Self {
+            place,
             program: program.to_owned(),
             config: config.to_owned(),
             log,
@@ -69,7 +81,7 @@ impl EdgeProcess {
     /// As [`start`](Self::start).
     pub async fn restart(&mut self) -> Result<()> {
         self.end();
-        let (child, sockets) = start(&self.program, &self.config, &self.log).await?;
+        let (child, sockets) = start(&self.place, &self.program, &self.config, &self.log).await?;
         self.child = child;
         self.sockets = sockets;
         Ok(())
@@ -87,6 +99,24 @@ impl EdgeProcess {
                 self.sockets.by_name
             )
         })
+    }
+
+    /// Connects to the listener called `name`, from where the edge runs.
+    ///
+    /// # Errors
+    /// When it has none of that name, or refuses.
+    pub fn connect(&self, name: &str) -> Result<TcpStream> {
+        self.connect_to(self.address(name)?)
+    }
+
+    fn connect_to(&self, address: SocketAddr) -> Result<TcpStream> {
+        let connection = self
+            .place
+            .run(|| std::net::TcpStream::connect(address))
+            .with_context(|| format!("cannot connect to {address}"))?;
+        connection.set_nodelay(true)?;
+        connection.set_nonblocking(true)?;
+        Ok(TcpStream::from_std(connection)?)
     }
 
     /// Address of its admin endpoint.
@@ -139,7 +169,9 @@ impl EdgeProcess {
     /// # Errors
     /// When the endpoint does not answer.
     pub async fn page(&self, path: &str) -> Result<(u16, String)> {
-        Ok(fetch::text(self.admin_address()?, path).await?)
+        let address = self.admin_address()?;
+        let mut connection = self.connect_to(address)?;
+        Ok(fetch::text_over(&mut connection, &address.to_string(), path).await?)
     }
 
     /// `/api/status`.
@@ -289,10 +321,15 @@ impl Sockets {
     }
 }
 
-async fn start(program: &Path, config: &Path, log: &Path) -> Result<(Child, Sockets)> {
+async fn start(
+    place: &Place,
+    program: &Path,
+    config: &Path,
+    log: &Path,
+) -> Result<(Child, Sockets)> {
     let expected = super::config::expected_sockets(config)?;
     let stderr = File::options().create(true).append(true).open(log)?;
-    let mut child = Command::new(program)
+    let mut child = Command::from(place.command(program))
         .args(["run", "--config"])
         .arg(config)
         .stdin(Stdio::null())
