@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::histories::Histories;
 use crate::metrics::Registry;
 use crate::pool::Pools;
-use crate::state::{Limits, Side, TunnelConfig};
+use crate::state::{Limits, LineSample, Side, TunnelConfig};
 use crate::tls::{ClientTls, ServerTls};
 
 /// Wire versions spoken.
@@ -51,6 +51,8 @@ pub struct Environment {
     pub level: codec::policy::Level,
     /// Sets the options of a WAN socket (congestion control, buffers, keepalive); the edge owns the OS calls.
     pub tune: fn(&TcpStream),
+    /// What the kernel says of a WAN socket; `None` where it says nothing. Called about once a millisecond while a link is busy.
+    pub sample: fn(&TcpStream) -> Option<LineSample>,
 }
 
 impl Environment {

@@ -418,6 +418,7 @@ impl Admission {
             histories: (!peer.invite).then(|| self.environment.histories.clone()),
             counters: self.environment.counters.peer(&name),
             published,
+            sample: self.environment.sample,
         });
         let known = Known {
             tunnel: handle.clone(),

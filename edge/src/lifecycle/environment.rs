@@ -98,6 +98,7 @@ pub fn environment(
         limits: Limits::default(),
         level: level(codec.level),
         tune: tune_link,
+        sample: |socket| os::sample_link(socket),
     }
 }
 

@@ -239,6 +239,7 @@ impl Dialer {
             histories: Some(self.environment.histories.clone()),
             counters,
             published,
+            sample: self.environment.sample,
         });
         tokio::spawn(driver);
         if let Some(ticket) = ticket.filter(|_| is_resumable) {

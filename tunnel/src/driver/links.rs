@@ -158,11 +158,16 @@ impl Driver {
                 mail: &self.sender,
                 inline_below_bytes: self.link_inline_below_bytes,
             };
+            if self.tunnel.wants_sample(link.id, now)
+                && let Some(sample) = link.sample(self.sample)
+            {
+                self.tunnel.link_sampled(link.id, sample, now);
+            }
             loop {
                 let room = if self.ending.is_some() {
                     0
                 } else {
-                    link.room_bytes()
+                    link.room_bytes(self.tunnel.batch_bytes())
                 };
                 let mut plain = Vec::new();
                 let took = if room > 0 {

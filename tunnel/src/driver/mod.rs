@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use codec::frame::{Reason, StreamId};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
@@ -26,7 +27,7 @@ use crate::histories::Histories;
 use crate::link::{Link, LinkError, OpenOutput};
 use crate::metrics::PeerCounters;
 use crate::pool::{Outcome, Pools, SlotWaiter};
-use crate::state::{CodecDone, CodecJob, JobId, LinkId, OpenSpec, Tunnel};
+use crate::state::{CodecDone, CodecJob, JobId, LineSample, LinkId, OpenSpec, Tunnel};
 use crate::stream::{IncomingStream, Shared};
 use crate::tls::TlsError;
 use crate::wake::{Receiver, Sender};
@@ -118,6 +119,8 @@ pub(crate) struct Parts {
     /// Counters of the peer.
     pub(crate) counters: Arc<PeerCounters>,
     pub(crate) published: Published,
+    /// What the kernel says of a link's socket.
+    pub(crate) sample: fn(&TcpStream) -> Option<LineSample>,
 }
 
 /// The driver; a future that resolves with why the tunnel ended.
@@ -147,6 +150,7 @@ pub(crate) struct Driver {
     histories: Option<Arc<Histories>>,
     counters: Arc<PeerCounters>,
     published: Published,
+    sample: fn(&TcpStream) -> Option<LineSample>,
     draining: bool,
     /// How often the client has proved anew that the tunnel is its own, in attempts; links of older ones are dead.
     generation: u64,
@@ -208,6 +212,7 @@ impl Driver {
             histories: parts.histories,
             counters: parts.counters,
             published: parts.published,
+            sample: parts.sample,
             draining: false,
             generation: 0,
             links_made: 0,

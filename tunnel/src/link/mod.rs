@@ -23,14 +23,14 @@ use tokio_util::codec::Encoder;
 
 use crate::driver::Mail;
 use crate::pool::{Outcome, Pool, Priority, Rejected};
-use crate::state::LinkId;
+use crate::state::{LineSample, LinkId};
 use crate::tls::{BATCH_MAX, Session, TlsError};
 use crate::wake::Sender;
 use crate::write::{Write, WriteQueue};
 
-/// Sealed bytes that may wait for the socket before the link takes more frames: two seal batches, so that the next is
-/// sealed while one is written, and no more, so that the scheduler's choices stay fresh.
-const WRITE_BACKLOG_MAX_BYTES: usize = 2 * BATCH_MAX;
+/// Sealed batches that may wait for the socket before the link takes more frames: two, so that the next is sealed while one is
+/// written, and no more, so that the scheduler's choices stay fresh.
+const WRITE_BACKLOG_BATCHES: usize = 2;
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -276,14 +276,20 @@ impl Link {
 
     // ---- sending ----
 
-    /// How many bytes of frames the link takes now; 0 while a seal job is away or the socket is behind.
-    pub(crate) fn room_bytes(&self) -> usize {
-        let behind = self.writes.queued_bytes() >= WRITE_BACKLOG_MAX_BYTES;
+    /// How many bytes of frames the link takes now, in batches of `batch_bytes`; 0 while a seal job is away or the socket is behind.
+    pub(crate) fn room_bytes(&self, batch_bytes: usize) -> usize {
+        let batch_bytes = batch_bytes.min(BATCH_MAX);
+        let behind = self.writes.queued_bytes() >= WRITE_BACKLOG_BATCHES * batch_bytes;
         if self.sealing || self.closing || self.broken || behind {
             0
         } else {
-            BATCH_MAX
+            batch_bytes
         }
+    }
+
+    /// What the kernel says of the socket, if the edge can ask it.
+    pub(crate) fn sample(&self, ask: fn(&TcpStream) -> Option<LineSample>) -> Option<LineSample> {
+        ask(&self.socket)
     }
 
     /// Sealed bytes not yet taken by the socket.

@@ -10,6 +10,7 @@
 //! | `streams` | what the driver asks of a stream |
 //! | `encode` | plain bytes become blocks |
 //! | `transmit`, `scheduler` | blocks and frames become a link's bytes; whose turn it is |
+//! | `link`, `line`, `pace`, `light` | what a line carries; bulk leaves room for what is urgent; which streams are |
 //! | `control` | frames without a number: when they go |
 //! | `receive` | frames arrive |
 //! | `inbound`, `decode` | numbers and blocks that arrive, up to plain bytes in order |
@@ -30,7 +31,11 @@ mod event;
 mod floors;
 mod inbound;
 mod jobs;
+mod light;
+mod line;
+mod link;
 mod memory;
+mod pace;
 mod path;
 mod reassembly;
 mod receive;
@@ -47,6 +52,7 @@ mod violation;
 pub use config::{Limits, LinkId, OpenError, OpenSpec, Side, TunnelConfig};
 pub use event::{Event, StreamSummary};
 pub use jobs::{CodecDone, CodecJob, CodecScratch, DecodeJob, EncodeJob, JobId, RebuildJob};
+pub use line::LineSample;
 #[doc(hidden)]
 pub use stream::STREAM_SIZE_BYTES;
 pub use tunnel::{Tunnel, TunnelStats};

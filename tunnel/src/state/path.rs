@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::line::{LineMeasure, bytes_in};
+
 /// Round trip before the first Pong: a long line's, so that windows grow rather too fast than too slowly.
 const RTT_BEFORE_FIRST_SAMPLE: Duration = Duration::from_millis(100);
 
@@ -20,6 +22,8 @@ const SMOOTHING: u32 = 8;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Path {
+    /// What the kernel says of the line, where it does; better than what the socket took.
+    pub(super) line: Option<LineMeasure>,
     heartbeat: Duration,
     rtt_smoothed: Option<Duration>,
     rtt_min: Option<Duration>,
@@ -48,6 +52,7 @@ pub(super) enum Due {
 impl Path {
     pub(super) fn new(heartbeat: Duration, now: Instant) -> Self {
         Self {
+            line: None,
             heartbeat,
             rtt_smoothed: None,
             rtt_min: None,
@@ -78,13 +83,14 @@ impl Path {
 
     /// Bytes a second that the line takes; none until it was busy for a while.
     pub(super) fn rate_bytes_per_s(&self) -> Option<u64> {
-        self.rate_bytes_per_s
+        let line = self.line.as_ref().filter(|line| line.is_settled());
+        line.map(LineMeasure::rate_bytes_per_s)
+            .or(self.rate_bytes_per_s)
     }
 
     /// What the line takes in `span`.
     pub(super) fn bytes_in(&self, span: Duration) -> Option<u64> {
-        let rate = u128::from(self.rate_bytes_per_s?);
-        Some(u64::try_from(rate * span.as_micros() / 1_000_000).unwrap_or(u64::MAX))
+        Some(bytes_in(self.rate_bytes_per_s()?, span))
     }
 
     pub(super) fn heard(&mut self, now: Instant) {

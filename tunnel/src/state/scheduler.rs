@@ -1,7 +1,8 @@
 //! Which stream sends next: deficit round robin, streams that send little first.
 //!
 //! As in FQ-CoDel (RFC 8290): a stream that becomes active enters a list of fresh streams, which goes before the others until it has used
-//! up one quantum. So a stream that sends little never waits behind bulk, and one that sends much gains nothing by it.
+//! up one quantum. So a stream that sends little never waits behind bulk, and one that sends much gains nothing by it. Streams that sent
+//! little of late have a list of their own before that: it goes even when bulk is held back.
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,7 @@ pub(super) struct Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
     None,
+    Urgent,
     Fresh,
     Old,
 }
@@ -34,36 +36,58 @@ impl Turn {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
+    urgent: VecDeque<StreamId>,
     fresh: VecDeque<StreamId>,
     old: VecDeque<StreamId>,
 }
 
 impl Scheduler {
     pub(super) fn len(&self) -> usize {
-        self.fresh.len() + self.old.len()
+        self.urgent.len() + self.fresh.len() + self.old.len()
     }
 
-    /// The stream has something to send.
-    pub(super) fn activate(&mut self, stream: StreamId, turn: &mut Turn, quantum_bytes: i64) {
-        if turn.list == List::None {
-            *turn = Turn {
-                list: List::Fresh,
-                deficit_bytes: quantum_bytes,
-            };
-            self.fresh.push_back(stream);
+    /// The stream has something to send; `is_urgent`: it sent little of late.
+    pub(super) fn activate(
+        &mut self,
+        stream: StreamId,
+        turn: &mut Turn,
+        quantum_bytes: i64,
+        is_urgent: bool,
+    ) {
+        if turn.list != List::None {
+            return;
         }
+        let (list, queue) = if is_urgent {
+            (List::Urgent, &mut self.urgent)
+        } else {
+            (List::Fresh, &mut self.fresh)
+        };
+        *turn = Turn {
+            list,
+            deficit_bytes: quantum_bytes,
+        };
+        queue.push_back(stream);
     }
 
     /// The stream whose turn it is.
     pub(super) fn head(&self) -> Option<StreamId> {
-        self.fresh.front().or(self.old.front()).copied()
+        let queues = [&self.urgent, &self.fresh, &self.old];
+        queues.into_iter().find_map(VecDeque::front).copied()
+    }
+
+    /// Whether the head is a stream that sent little of late.
+    pub(super) fn head_is_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
+    fn pop_head(&mut self) -> Option<StreamId> {
+        let queues = [&mut self.urgent, &mut self.fresh, &mut self.old];
+        queues.into_iter().find_map(VecDeque::pop_front)
     }
 
     /// The head does not exist any more.
     pub(super) fn forget_head(&mut self) {
-        if self.fresh.pop_front().is_none() {
-            self.old.pop_front();
-        }
+        self.pop_head();
     }
 
     /// The head sent `bytes`; it stays until its deficit is used up.
@@ -81,7 +105,7 @@ impl Scheduler {
 
     /// The head cannot send now though it has something: the next one's turn.
     pub(super) fn rotate(&mut self, turn: &mut Turn) {
-        if let Some(stream) = self.fresh.pop_front().or_else(|| self.old.pop_front()) {
+        if let Some(stream) = self.pop_head() {
             self.old.push_back(stream);
             turn.list = List::Old;
         }
@@ -92,7 +116,8 @@ impl Scheduler {
         if turn.list == List::Fresh {
             self.rotate(turn);
         } else {
-            self.old.pop_front();
+            // An urgent one may come back as such only while it sends little.
+            self.pop_head();
             turn.list = List::None;
         }
     }
@@ -108,10 +133,10 @@ mod tests {
     fn a_stream_that_sends_little_goes_first() {
         let mut round = Scheduler::default();
         let (mut bulk, mut small) = (Turn::new(), Turn::new());
-        round.activate(StreamId(1), &mut bulk, QUANTUM);
+        round.activate(StreamId(1), &mut bulk, QUANTUM, false);
         round.sent(&mut bulk, 1500, QUANTUM);
         assert_eq!(round.head(), Some(StreamId(1)));
-        round.activate(StreamId(3), &mut small, QUANTUM);
+        round.activate(StreamId(3), &mut small, QUANTUM, false);
         assert_eq!(round.head(), Some(StreamId(3)));
         round.sent(&mut small, 10, QUANTUM);
         round.idle(&mut small);
@@ -127,6 +152,28 @@ mod tests {
     }
 
     #[test]
+    fn an_urgent_stream_goes_before_fresh_ones_until_it_has_sent_its_quantum() {
+        let mut round = Scheduler::default();
+        let (mut fresh, mut urgent) = (Turn::new(), Turn::new());
+        round.activate(StreamId(1), &mut fresh, QUANTUM, false);
+        round.activate(StreamId(3), &mut urgent, QUANTUM, true);
+        assert_eq!(
+            (round.head(), round.head_is_urgent()),
+            (Some(StreamId(3)), true)
+        );
+        round.sent(&mut urgent, 10, QUANTUM);
+        round.idle(&mut urgent);
+        assert_eq!(
+            (round.head(), round.head_is_urgent()),
+            (Some(StreamId(1)), false)
+        );
+        round.activate(StreamId(3), &mut urgent, QUANTUM, true);
+        round.sent(&mut urgent, 1000, QUANTUM);
+        assert_eq!((round.head(), round.len()), (Some(StreamId(1)), 2));
+        assert!(!round.head_is_urgent());
+    }
+
+    #[test]
     fn shares_follow_weights() {
         let mut round = Scheduler::default();
         let mut turns = [
@@ -134,7 +181,7 @@ mod tests {
             (StreamId(3), Turn::new(), 3, 0),
         ];
         for (stream, turn, weight, _) in &mut turns {
-            round.activate(*stream, turn, QUANTUM * *weight);
+            round.activate(*stream, turn, QUANTUM * *weight, false);
         }
         for _ in 0..4000 {
             let head = round.head();

@@ -12,6 +12,7 @@ use codec::policy::Habit;
 
 use super::credit::{Allowance, Urgency, Window};
 use super::jobs::JobId;
+use super::light::Recent;
 use super::reassembly::Reassembly;
 use super::scheduler::Turn;
 use crate::budget::{Charge, StreamShare};
@@ -88,6 +89,7 @@ pub(super) struct SendSide {
     pub(super) mostly_copies: bool,
     run_bytes: u64,
     pub(super) is_bulk: bool,
+    pub(super) recent: Recent,
     pub(super) waiting_since: Option<Instant>,
     pub(super) last_write: Instant,
     /// What `send_capacity` said last.
@@ -253,6 +255,7 @@ impl SendSide {
             mostly_copies: false,
             run_bytes: 0,
             is_bulk: false,
+            recent: Recent::new(now),
             waiting_since: None,
             last_write: now,
             capacity_said: 0,
@@ -325,6 +328,7 @@ impl SendSide {
         self.last_write = now;
         self.run_bytes = self.run_bytes.saturating_add(data.len() as u64);
         self.is_bulk |= self.run_bytes >= BULK_AFTER_BYTES;
+        self.recent.wrote(data.len() as u64, now);
         self.queued_bytes += data.len() as u64;
         self.queue.push_back(data);
     }

@@ -258,7 +258,9 @@ impl Tunnel {
             && stream.has_to_send()
         {
             let quantum = quantum.saturating_mul(i64::from(stream.weight));
-            self.scheduler.activate(id, &mut stream.turn, quantum);
+            let is_urgent = stream.send.recent.is_light();
+            self.scheduler
+                .activate(id, &mut stream.turn, quantum, is_urgent);
         }
     }
 

@@ -24,6 +24,12 @@ const FRAGMENT_UNMEASURED_BYTES: u64 = 16 << 10;
 /// A stream counts as active for so long after it last sent.
 const ACTIVE_FOR: Duration = Duration::from_secs(1);
 
+/// For so long after a stream that sends little has sent, bulk leaves room for it.
+pub(super) const LIGHT_FOR: Duration = Duration::from_secs(2);
+
+/// Meanwhile a fragment takes no more of the line's time than this.
+const FRAGMENT_TIME_BESIDE_LIGHT: Duration = Duration::from_millis(2);
+
 /// Bodies below this are copied beside their headers: a slice of its own costs more than the copy.
 const COPY_BELOW_BYTES: usize = 1 << 10;
 
@@ -49,10 +55,10 @@ impl Activity {
         self.last = (stream, now);
     }
 
-    /// Whether another stream was active of late.
-    fn is_shared(&self, stream: StreamId, now: Instant) -> bool {
+    /// Whether another stream was active within `span`; [`StreamId::TUNNEL`]: whether any was.
+    pub(super) fn is_shared(&self, stream: StreamId, span: Duration, now: Instant) -> bool {
         let is_other = |&(other, at): &(StreamId, Instant)| {
-            !other.is_tunnel() && other != stream && now.saturating_duration_since(at) < ACTIVE_FOR
+            !other.is_tunnel() && other != stream && now.saturating_duration_since(at) < span
         };
         is_other(&self.last) || self.before.as_ref().is_some_and(is_other)
     }
@@ -139,12 +145,13 @@ impl Tunnel {
             small: BytesMut::new(),
             bytes: 0,
         };
+        if let Some(link) = self.links.first_mut() {
+            link.held_until = None;
+        }
         // One link carries everything; the others only say that they live.
         let carries = self.links.first().is_some_and(|first| first.id == link);
         let has_data = carries
-            && (!self.again.is_empty()
-                || self.goaway_to_send.is_some()
-                || self.next_sender().is_some());
+            && (!self.again.is_empty() || self.goaway_to_send.is_some() || self.may_transmit(now));
         let Some(state) = self.link_mut(link) else {
             return 0;
         };
@@ -172,19 +179,22 @@ impl Tunnel {
 
     /// What a stream may send before it is the next one's turn, for weight 1.
     pub(super) fn quantum_bytes(&self) -> i64 {
-        i64::try_from(self.shared_fragment_bytes()).unwrap_or(i64::MAX)
+        i64::try_from(self.line_bytes(FRAGMENT_TIME)).unwrap_or(i64::MAX)
     }
 
-    fn shared_fragment_bytes(&self) -> u64 {
-        let measured = self.path().and_then(|path| path.bytes_in(FRAGMENT_TIME));
+    /// A fragment of so much of the line's time.
+    fn line_bytes(&self, time: Duration) -> u64 {
+        let measured = self.path().and_then(|path| path.bytes_in(time));
         measured
             .unwrap_or(FRAGMENT_UNMEASURED_BYTES)
             .clamp(FRAGMENT_MIN_BYTES, FRAGMENT_MAX as u64)
     }
 
     pub(super) fn fragment_bytes(&self, id: StreamId, now: Instant) -> usize {
-        let bytes = if self.activity.is_shared(id, now) {
-            self.shared_fragment_bytes()
+        let bytes = if self.light.is_shared(id, LIGHT_FOR, now) {
+            self.line_bytes(FRAGMENT_TIME_BESIDE_LIGHT)
+        } else if self.activity.is_shared(id, ACTIVE_FOR, now) {
+            self.line_bytes(FRAGMENT_TIME)
         } else {
             FRAGMENT_MAX as u64
         };
@@ -208,7 +218,18 @@ impl Tunnel {
         let Some(id) = self.next_sender() else {
             return false;
         };
+        if let Some(until) = self.held_back(id, now) {
+            if let Some(link) = self.links.first_mut() {
+                link.hold(until, now);
+            }
+            return false;
+        }
         let bytes = self.transmit_for(id, sink, now);
+        if let Some(link) = self.links.first_mut()
+            && let Some(line) = &link.path.line
+        {
+            link.pacer.sent(bytes, line, now);
+        }
         let quantum = self.quantum_bytes();
         if let Some(stream) = self.streams.get_mut(&id) {
             let quantum = quantum.saturating_mul(i64::from(stream.weight));
@@ -218,7 +239,7 @@ impl Tunnel {
     }
 
     /// The stream whose turn it is and that can send; those that cannot leave the round, or wait for a number in it.
-    fn next_sender(&mut self) -> Option<StreamId> {
+    pub(super) fn next_sender(&mut self) -> Option<StreamId> {
         // An idle stream is met twice before it leaves, one that waits for a number once.
         for _ in 0..2 * self.scheduler.len() {
             let id = self.scheduler.head()?;
@@ -305,6 +326,9 @@ impl Tunnel {
             }
         }
         self.activity.touch(id, now);
+        if self.scheduler.head_is_urgent() {
+            self.light.touch(id, now);
+        }
         self.send_fragment(id, sink, now)
     }
 

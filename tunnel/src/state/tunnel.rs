@@ -13,6 +13,7 @@ use super::credit::WINDOW_AT_OPEN_BYTES;
 use super::domains::Domains;
 use super::encode::JobBoard;
 use super::inbound::Inbound;
+use super::link::LinkState;
 use super::memory::Memory;
 use super::path::{Due, Path};
 use super::resume::{Again, Detached};
@@ -56,6 +57,8 @@ pub struct Tunnel {
     pub(super) timers: Timers,
     pub(super) events: VecDeque<Event>,
     pub(super) activity: Activity,
+    /// Streams that send little.
+    pub(super) light: Activity,
     pub(super) starved: VecDeque<StreamId>,
     memory_retry: Option<Instant>,
     /// This side has said GoAway, or is about to.
@@ -67,14 +70,6 @@ pub struct Tunnel {
     pub(super) is_over: bool,
     /// What windows of streams reached lately, in bytes.
     pub(super) window_recent_bytes: u64,
-}
-
-/// One link as the machine sees it.
-#[derive(Debug)]
-pub(super) struct LinkState {
-    pub(super) id: LinkId,
-    pub(super) path: Path,
-    pub(super) pongs: VecDeque<u64>,
 }
 
 /// Figures of a tunnel at one moment.
@@ -133,6 +128,7 @@ impl Tunnel {
             timers: Timers::default(),
             events: VecDeque::new(),
             activity: Activity::new(now),
+            light: Activity::new(now),
             starved: VecDeque::new(),
             memory_retry: None,
             going_away: false,
@@ -160,11 +156,7 @@ impl Tunnel {
         if self.is_over {
             return;
         }
-        self.links.push(LinkState {
-            id: link,
-            path: Path::new(self.config.heartbeat, now),
-            pongs: VecDeque::new(),
-        });
+        self.links.push(LinkState::new(link, &self.config, now));
         if self.links.len() == 1 {
             self.carry_on(true, now);
         }
@@ -200,6 +192,7 @@ impl Tunnel {
     pub fn link_written(&mut self, link: LinkId, bytes: usize, backlog_bytes: usize, now: Instant) {
         if let Some(state) = self.link_mut(link) {
             state.path.written(bytes, backlog_bytes, now);
+            state.is_busy |= backlog_bytes > 0;
         }
     }
 
@@ -268,6 +261,7 @@ impl Tunnel {
             self.timers.next(),
             self.memory_retry,
             self.detached.map(|detached| detached.until),
+            self.links.first().and_then(|link| link.held_until),
         ];
         fixed
             .into_iter()
@@ -284,6 +278,10 @@ impl Tunnel {
         if self.detached.is_some_and(|detached| detached.until <= now) {
             self.close(now);
             return;
+        }
+        if let Some(link) = self.links.first_mut() {
+            // What is held back is looked at again when frames are asked for.
+            link.held_until = link.held_until.filter(|until| *until > now);
         }
         self.inbound.handle_timeout(now);
         self.outbox.handle_timeout(now);

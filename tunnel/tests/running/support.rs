@@ -62,6 +62,7 @@ pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
         limits: Limits::default(),
         level: codec::policy::Level::default(),
         tune: |socket| socket.set_nodelay(true).unwrap(),
+        sample: |_| None,
     }
 }
 
