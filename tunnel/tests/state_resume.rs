@@ -328,6 +328,26 @@ fn credit_given_back_before_the_cut_is_conserved_after_it() {
     assert_all_complete(&world, 1);
 }
 
+/// The sender has lowered its limit; a receiver that has not heard of it would hold memory for nothing.
+#[test]
+fn a_yield_that_was_lost_is_said_again() {
+    let mut world = World::new(resumable());
+    let never = Plan {
+        waits_for: 200_001,
+        ..send(1)
+    };
+    world.open(0, spec(SHARED), send(200_000), never);
+    world.run(millis(500));
+    let growth = |world: &World| world.ends[0].tunnel.stats().window_growth_bytes;
+    assert!(growth(&world) > 0);
+    world.black_hole();
+    world.run(Duration::from_secs(3));
+    assert!(growth(&world) > 0, "nobody has told it");
+    world.reconnect();
+    world.run(Duration::from_secs(1));
+    assert_eq!(growth(&world), 0);
+}
+
 #[test]
 fn frames_of_a_link_that_is_lost_are_dropped() {
     let mut world = World::new(resumable());
