@@ -224,11 +224,14 @@ async fn a_server_that_was_restarted_resets_what_it_does_not_know() {
         .expect("nobody says that it was restarted")
         .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    assert!(
-        pair.client().log().contains("unknown tunnel"),
-        "{}",
-        pair.client().last_log_lines()
-    );
+    eventually("the client says why", async || {
+        if pair.client().log().contains("unknown tunnel") {
+            Ok(())
+        } else {
+            Err(pair.client().last_log_lines())
+        }
+    })
+    .await;
     assert_eq!(resumes(pair.client()).await, 0.0);
     eventually("the next connection works", async || {
         let mut next = TcpStream::connect(pair.client().address("echo").unwrap()).await?;
