@@ -327,6 +327,9 @@ fn a_position_never_means_two_things_though_both_ends_go_back_and_one_forth() {
         pair.exchange(1);
     };
     both(&mut pair);
+    // From here on each opening begins an epoch, all of them at one position.
+    pair.kill(0);
+    pair.connect();
     for number in 4..12 {
         pair.send(0, number);
     }
