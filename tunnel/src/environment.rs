@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::histories::Histories;
 use crate::metrics::Registry;
 use crate::pool::Pools;
-use crate::state::{Limits, LineSample, Side, TunnelConfig};
+use crate::state::{LevelChoice, Limits, LineSample, Side, TunnelConfig};
 use crate::tls::{ClientTls, ServerTls};
 
 /// Wire versions spoken.
@@ -47,8 +47,8 @@ pub struct Environment {
     pub resume_window: Duration,
     /// What this edge accepts from a peer.
     pub limits: Limits,
-    /// zstd level of blocks.
-    pub level: codec::policy::Level,
+    /// How hard blocks are compressed.
+    pub level: LevelChoice,
     /// Sets the options of a WAN socket (congestion control, buffers, keepalive); the edge owns the OS calls.
     pub tune: fn(&TcpStream),
     /// What the kernel says of a WAN socket; `None` where it says nothing. Called about once a millisecond while a link is busy.

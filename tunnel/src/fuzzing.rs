@@ -16,7 +16,8 @@ use tokio_util::codec::Decoder;
 use crate::budget::Budget;
 use crate::metrics::Registry;
 use crate::state::{
-    CodecJob, CodecScratch, Event, JobId, Limits, LinkId, OpenSpec, Tunnel, TunnelConfig,
+    CodecJob, CodecScratch, Event, JobId, LevelChoice, Limits, LinkId, OpenSpec, Tunnel,
+    TunnelConfig,
 };
 
 /// Above all types of frames: a byte from here on is an action of this side, and the byte behind it says how.
@@ -107,7 +108,7 @@ impl World {
             local: limits,
             peer: limits,
             heartbeat: Duration::from_secs(5),
-            level: codec::policy::Level::default(),
+            level: LevelChoice::Auto,
             codec_threads: 2,
             admit_opens: true,
             resume_window: RESUME_WINDOW,

@@ -278,7 +278,7 @@ fn what_was_sent_before_the_cut_is_found_again_after_it() {
 #[test]
 fn damaged_blocks_come_again_also_over_a_line_that_is_cut() {
     let mut world = World::new(Setting {
-        level: codec::policy::Level::Off,
+        level: tunnel::state::LevelChoice::Fixed(codec::policy::Level::Off),
         ..resumable()
     });
     world.open(0, spec(SHARED), send(1), send(1));

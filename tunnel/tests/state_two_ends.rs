@@ -13,7 +13,7 @@ use state_support::app::{Ending, Kind, Plan};
 use state_support::{Setting, World, domain, send, spec};
 use tunnel::budget::Use;
 use tunnel::metrics::StreamResult;
-use tunnel::state::Limits;
+use tunnel::state::{LevelChoice, Limits};
 
 const SHARED: Option<DomainId> = Some(DomainId::SHARED);
 const LONG: Duration = Duration::from_secs(600);
@@ -342,7 +342,7 @@ fn downloads_aborted_and_repeated_never_stall() {
 #[test]
 fn damaged_blocks_come_again() {
     let mut world = World::new(Setting {
-        level: Level::Off,
+        level: LevelChoice::Fixed(Level::Off),
         ..Setting::default()
     });
     // Agreement first: only blocks that are appended have checksums.
@@ -658,7 +658,7 @@ proptest! {
         streams in proptest::collection::vec((0..2usize, any::<bool>(), plan(), plan()), 1..12),
         damage in prop_oneof![3 => Just(0u64), 1 => Just(100u64)],
     ) {
-        let level = if damage > 0 { Level::Off } else { Level::default() };
+        let level = LevelChoice::Fixed(if damage > 0 { Level::Off } else { Level::default() });
         let mut world = World::new(Setting { level, ..setting });
         for line in &mut world.lines {
             line.damage_per_mille = damage;

@@ -83,7 +83,7 @@ pub struct EstimateArgs {
     /// Print JSON; --help names its keys.
     #[arg(long)]
     pub json: bool,
-    /// How hard to compress: auto, off or 1 to 19.
+    /// How hard to compress: off, 1 to 19, or auto, which is 1 here: what an edge takes while its line is faster than its cores.
     #[arg(long, default_value = "auto")]
     pub level: Level,
     /// How much is remembered, like 512MiB. Default: half of the memory budget, which is a quarter of this machine's memory.

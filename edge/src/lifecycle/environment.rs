@@ -11,7 +11,7 @@ use tunnel::environment::Environment;
 use tunnel::histories::{Histories, Lean};
 use tunnel::metrics::Registry;
 use tunnel::pool::{Pools, PoolsConfig};
-use tunnel::state::Limits;
+use tunnel::state::{LevelChoice, Limits};
 
 use crate::config::{self, CodecConfig, HistoryConfig, MemoryConfig};
 use crate::os;
@@ -123,11 +123,11 @@ impl Split {
     }
 }
 
-fn level(level: config::Level) -> codec::policy::Level {
+fn level(level: config::Level) -> LevelChoice {
     match level {
-        config::Level::Auto => codec::policy::Level::default(),
-        config::Level::Off => codec::policy::Level::Off,
-        config::Level::Fixed(level) => codec::policy::Level::Zstd(level.get()),
+        config::Level::Auto => LevelChoice::Auto,
+        config::Level::Off => LevelChoice::Fixed(codec::policy::Level::Off),
+        config::Level::Fixed(level) => LevelChoice::Fixed(codec::policy::Level::Zstd(level.get())),
     }
 }
 
@@ -176,8 +176,14 @@ mod tests {
 
     #[test]
     fn automatic_is_the_default_level() {
-        assert_eq!(level(config::Level::Auto), codec::policy::Level::default());
-        assert_eq!(level(config::Level::Off), codec::policy::Level::Off);
-        assert_eq!("7".parse().map(level), Ok(codec::policy::Level::Zstd(7)));
+        assert_eq!(level(config::Level::Auto), LevelChoice::Auto);
+        assert_eq!(
+            level(config::Level::Off),
+            LevelChoice::Fixed(codec::policy::Level::Off)
+        );
+        assert_eq!(
+            "7".parse().map(level),
+            Ok(LevelChoice::Fixed(codec::policy::Level::Zstd(7)))
+        );
     }
 }

@@ -6,6 +6,8 @@ use codec::frame::{DomainId, Target};
 
 pub use codec::frame::Side;
 
+use super::LevelChoice;
+
 /// Names one link of a tunnel, for as long as the tunnel lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
@@ -60,8 +62,8 @@ pub struct TunnelConfig {
     pub peer: Limits,
     /// Without a byte for this long a Ping is sent; without one for three times as long the link is dead.
     pub heartbeat: Duration,
-    /// zstd level of blocks.
-    pub level: codec::policy::Level,
+    /// How hard blocks are compressed.
+    pub level: LevelChoice,
     /// Threads of the pool in which jobs run: sets how many blocks are encoded ahead of the link.
     pub codec_threads: usize,
     /// Whether the peer may open streams; it may not with an invite's certificate.

@@ -54,6 +54,11 @@ impl JobBoard {
         JobId(self.next)
     }
 
+    /// Encoded bytes that wait for the line.
+    pub(super) const fn ready_encoded_bytes(&self) -> u64 {
+        self.ready_encoded_bytes
+    }
+
     pub(super) fn outstanding(&self) -> usize {
         self.outstanding.len()
     }
@@ -129,11 +134,13 @@ impl Tunnel {
                     stream,
                     plain_bytes,
                     stream_offset,
+                    started,
                     domain,
                 },
                 JobResult::Encoded(block),
             ) => {
                 self.encode_ended(done.id, plain_bytes, domain);
+                self.observe(&block, now.saturating_duration_since(started), now);
                 self.encoded(done.id, stream, stream_offset, block);
                 self.raise_floors(now);
                 self.wake_starved();
@@ -309,6 +316,7 @@ impl Tunnel {
             stream: id,
             plain_bytes,
             stream_offset,
+            started: now,
             domain: domain_id,
         };
         let job = self.jobs.start(purpose);
@@ -326,7 +334,7 @@ impl Tunnel {
             domain,
             may_copy: true,
             may_append,
-            level: self.config.level,
+            level: self.level.of(plain_bytes),
             hint: send.hint,
             habit: send.habit,
             replaces: None,
@@ -359,7 +367,7 @@ impl Tunnel {
             send.hint = block.continuation;
             send.hint_offset = stream_offset;
             send.habit = block.habit;
-            send.mostly_copies = u64::from(block.tally.copied_bytes) * 2 >= plain_bytes(&block);
+            send.learn(block.tally);
         }
         let Some(slot) = send
             .pipeline
@@ -434,7 +442,7 @@ impl Tunnel {
             domain,
             header,
             body,
-            level: self.config.level,
+            level: self.level.of(plain_bytes),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Codec jobs: plain structs that run anywhere, in any order, and come back with what they made.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use codec::block::BlockHeader;
@@ -223,6 +224,7 @@ pub(super) enum Purpose {
         stream: StreamId,
         plain_bytes: u64,
         stream_offset: u64,
+        started: Instant,
         domain: Option<codec::frame::DomainId>,
     },
     Decode {

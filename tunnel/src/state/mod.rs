@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `tunnel` | the whole: links, time, events |
 //! | `streams` | what the driver asks of a stream |
-//! | `encode` | plain bytes become blocks |
+//! | `cut`, `encode`, `level` | plain bytes become blocks: how long, which one next, how hard they are compressed |
 //! | `transmit`, `scheduler` | blocks and frames become a link's bytes; whose turn it is |
 //! | `link`, `line`, `pace`, `light` | what a line carries; bulk leaves room for what is urgent; which streams are |
 //! | `control` | frames without a number: when they go |
@@ -24,6 +24,7 @@ mod acknowledge;
 mod config;
 mod control;
 mod credit;
+mod cut;
 mod decode;
 mod domains;
 mod encode;
@@ -31,6 +32,7 @@ mod event;
 mod floors;
 mod inbound;
 mod jobs;
+mod level;
 mod light;
 mod line;
 mod link;
@@ -52,6 +54,7 @@ mod violation;
 pub use config::{Limits, LinkId, OpenError, OpenSpec, Side, TunnelConfig};
 pub use event::{Event, StreamSummary};
 pub use jobs::{CodecDone, CodecJob, CodecScratch, DecodeJob, EncodeJob, JobId, RebuildJob};
+pub use level::LevelChoice;
 pub use line::LineSample;
 #[doc(hidden)]
 pub use stream::STREAM_SIZE_BYTES;

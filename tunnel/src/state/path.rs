@@ -39,6 +39,8 @@ pub(super) struct Path {
     span_bytes: u64,
     /// The socket had a backlog during the whole span, so the line and not the application set the rate.
     span_busy: bool,
+    /// What was handed to the link and is not in the socket yet.
+    backlog_bytes: usize,
 }
 
 /// What a path needs at a deadline.
@@ -66,6 +68,7 @@ impl Path {
             span_start: now,
             span_bytes: 0,
             span_busy: false,
+            backlog_bytes: 0,
         }
     }
 
@@ -91,6 +94,11 @@ impl Path {
     /// What the line takes in `span`.
     pub(super) fn bytes_in(&self, span: Duration) -> Option<u64> {
         Some(bytes_in(self.rate_bytes_per_s()?, span))
+    }
+
+    /// What was handed to the link and is not in the socket yet.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
@@ -140,6 +148,7 @@ impl Path {
     /// The socket took `bytes`; `backlog_bytes` still wait for it.
     pub(super) fn written(&mut self, bytes: usize, backlog_bytes: usize, now: Instant) {
         self.span_bytes += bytes as u64;
+        self.backlog_bytes = backlog_bytes;
         let span = now.saturating_duration_since(self.span_start);
         if span >= RATE_SPAN {
             let sample = u64::try_from(u128::from(self.span_bytes) * 1_000_000 / span.as_micros())

@@ -4,22 +4,19 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use codec::block::BLOCK_PLAIN_MAX;
+use bytes::Bytes;
 use codec::encoder::{Append, Continuation, Encoded};
 use codec::frame::{DomainId, Open, Reason};
 use codec::policy::Habit;
 
 use super::credit::{Allowance, Urgency, Window};
+use super::cut::BULK_BLOCK_BYTES;
 use super::jobs::JobId;
 use super::light::Recent;
 use super::reassembly::Reassembly;
 use super::scheduler::Turn;
 use crate::budget::{Charge, StreamShare};
 use crate::metrics::{CountedStream, StreamResult};
-
-/// A stream in bulk closes a block at this size or more.
-pub(super) const BULK_BLOCK_BYTES: u64 = 128 << 10;
 
 /// So many bytes without a gap make a stream a bulk one.
 const BULK_AFTER_BYTES: u64 = 256 << 10;
@@ -87,6 +84,8 @@ pub(super) struct SendSide {
     pub(super) hint_offset: u64,
     pub(super) habit: Habit,
     pub(super) mostly_copies: bool,
+    /// At what size the next block is closed.
+    pub(super) block_bytes: u64,
     run_bytes: u64,
     pub(super) is_bulk: bool,
     pub(super) recent: Recent,
@@ -236,7 +235,7 @@ impl Stream {
 }
 
 impl SendSide {
-    fn new(peer_window_bytes: u64, now: Instant) -> Self {
+    pub(super) fn new(peer_window_bytes: u64, now: Instant) -> Self {
         Self {
             state: SendState::Open,
             queue: VecDeque::new(),
@@ -253,6 +252,7 @@ impl SendSide {
             hint_offset: 0,
             habit: Habit::default(),
             mostly_copies: false,
+            block_bytes: BULK_BLOCK_BYTES,
             run_bytes: 0,
             is_bulk: false,
             recent: Recent::new(now),
@@ -337,165 +337,5 @@ impl SendSide {
     pub(super) fn gap(&mut self) {
         self.run_bytes = 0;
         self.is_bulk = false;
-    }
-
-    /// Bytes that may be cut now.
-    fn cuttable_bytes(&self) -> u64 {
-        self.allowance
-            .limit()
-            .saturating_sub(self.cut_offset)
-            .min(self.queued_bytes)
-            .min(u64::from(BLOCK_PLAIN_MAX))
-    }
-
-    /// Whether a block should be cut now. `None`: yes. Otherwise the time at which to look again, or none if something else must happen first.
-    pub(super) fn cut_waits(&self, has_room: bool, now: Instant) -> Option<Option<Instant>> {
-        let bytes = self.cuttable_bytes();
-        let one_at_a_time = !self.is_bulk || self.mostly_copies;
-        if bytes == 0 || !self.delivers() || (one_at_a_time && self.encoding > 0) {
-            return Some(None);
-        }
-        let relay_can_bring_more =
-            self.state == SendState::Open && has_room && self.room_bytes() > 0;
-        if !self.is_bulk || bytes >= BULK_BLOCK_BYTES || !relay_can_bring_more {
-            return None;
-        }
-        let until = self.hold_until();
-        if now >= until {
-            None
-        } else {
-            Some(Some(until))
-        }
-    }
-
-    /// When held bytes go out at the latest.
-    pub(super) fn hold_until(&self) -> Instant {
-        let at_most = self.last_write + HOLD_MAX;
-        self.waiting_since
-            .map_or(at_most, |since| (since + GAP).min(at_most))
-    }
-
-    /// Cuts the next block's bytes off the queue: a slice of one piece where that is a block's worth, gathered otherwise.
-    pub(super) fn cut(&mut self) -> Bytes {
-        let length = self.cuttable_bytes();
-        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
-        let plain = match self.queue.front_mut() {
-            None => Bytes::new(),
-            Some(head) if head.len() > wanted => head.split_to(wanted),
-            Some(head) if head.len() == wanted || head.len() as u64 >= BULK_BLOCK_BYTES => {
-                self.queue.pop_front().unwrap_or_default()
-            }
-            Some(_) => self.gather(wanted),
-        };
-        self.queued_bytes -= plain.len() as u64;
-        self.cut_offset += plain.len() as u64;
-        plain
-    }
-
-    fn gather(&mut self, wanted: usize) -> Bytes {
-        let mut plain = BytesMut::with_capacity(wanted);
-        while plain.len() < wanted {
-            let Some(head) = self.queue.front_mut() else {
-                break;
-            };
-            let room = wanted - plain.len();
-            if head.len() > room {
-                plain.extend_from_slice(&head.split_to(room));
-            } else {
-                plain.extend_from_slice(head);
-                self.queue.pop_front();
-            }
-        }
-        plain.freeze()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn send_side(now: Instant) -> SendSide {
-        let mut send = SendSide::new(16 << 10, now);
-        send.allowance.credit(1, 10 << 20);
-        send
-    }
-
-    fn piece(bytes: usize) -> Bytes {
-        vec![7; bytes].into()
-    }
-
-    #[test]
-    fn a_small_write_is_cut_at_once() {
-        let now = Instant::now();
-        let mut send = send_side(now);
-        assert_eq!(send.cut_waits(true, now), Some(None), "nothing there");
-        send.push(piece(1), now);
-        assert_eq!(send.cut_waits(true, now), None);
-        assert_eq!(send.cut().len(), 1);
-        assert_eq!((send.cut_offset, send.queued_bytes), (1, 0));
-    }
-
-    #[test]
-    fn bulk_waits_for_a_full_block_or_a_gap() {
-        let now = Instant::now();
-        let mut send = send_side(now);
-        for _ in 0..4 {
-            send.push(piece(64 << 10), now);
-        }
-        assert!(send.is_bulk);
-        assert_eq!(send.cut_waits(true, now), None);
-        assert_eq!(send.cut().len(), 256 << 10);
-        send.push(piece(1000), now);
-        assert_eq!(send.cut_waits(true, now), Some(Some(now + HOLD_MAX)));
-        send.waiting_since = Some(now);
-        assert_eq!(send.cut_waits(true, now), Some(Some(now + GAP)));
-        assert_eq!(send.cut_waits(true, now + GAP), None);
-        assert_eq!(
-            send.cut_waits(false, now),
-            None,
-            "without room the relay brings nothing"
-        );
-        send.state = SendState::Finishing;
-        assert_eq!(send.cut_waits(true, now), None);
-    }
-
-    #[test]
-    fn a_gap_ends_bulk() {
-        let now = Instant::now();
-        let mut send = send_side(now);
-        send.push(piece(300 << 10), now);
-        assert!(send.is_bulk);
-        send.waiting_since = Some(now);
-        send.push(piece(10), now + GAP);
-        assert!(!send.is_bulk);
-    }
-
-    #[test]
-    fn cutting_stops_at_credit_and_loses_nothing() {
-        let now = Instant::now();
-        let mut send = SendSide::new(1000, now);
-        for length in [300, 300, 300, 300] {
-            send.push(piece(length), now);
-        }
-        assert_eq!(send.cut().len(), 1000);
-        assert_eq!(send.cut_waits(true, now), Some(None));
-        send.allowance.credit(1, 1100);
-        assert_eq!(send.cut().len(), 100);
-        assert_eq!(
-            (send.cut_offset, send.queued_bytes, send.queue.len()),
-            (1100, 100, 1)
-        );
-    }
-
-    #[test]
-    fn a_large_piece_is_used_as_it_is() {
-        let now = Instant::now();
-        let mut send = send_side(now);
-        let large = piece(200 << 10);
-        let at = large.as_ptr();
-        send.push(large, now);
-        send.push(piece(200 << 10), now);
-        let block = send.cut();
-        assert_eq!((block.as_ptr(), block.len()), (at, 200 << 10));
     }
 }

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use codec::domain::Domain;
 use codec::frame::{DomainId, Frame, Reason, Renewed, StreamId};
+use codec::policy::Level;
 
 use super::control::{Opens, Outbox};
 use super::credit::WINDOW_AT_OPEN_BYTES;
 use super::domains::Domains;
 use super::encode::JobBoard;
 use super::inbound::Inbound;
+use super::level::LevelControl;
 use super::link::LinkState;
 use super::memory::Memory;
 use super::path::{Due, Path};
@@ -52,6 +54,7 @@ pub struct Tunnel {
     pub(super) inbound: Inbound,
     pub(super) domains: Domains,
     pub(super) jobs: JobBoard,
+    pub(super) level: LevelControl,
     pub(super) scheduler: Scheduler,
     pub(super) outbox: Outbox,
     pub(super) timers: Timers,
@@ -93,6 +96,8 @@ pub struct TunnelStats {
     pub parked_bytes: u64,
     /// Codec jobs given out and not come back.
     pub jobs: usize,
+    /// How hard the next long block is compressed.
+    pub level: Level,
     /// What the streams' windows hold beyond their reserve, in bytes.
     pub window_growth_bytes: u64,
 }
@@ -110,6 +115,7 @@ impl Tunnel {
             memory: Memory::new(&budget),
             opens: Opens::new(&config),
             next_own: Some(StreamId::first(config.side)),
+            level: LevelControl::new(config.level),
             config,
             registry,
             series: HashMap::new(),
@@ -354,6 +360,7 @@ impl Tunnel {
             queued_bytes: self.memory.queued.used_bytes() as u64,
             parked_bytes: self.memory.parked.used_bytes() as u64,
             jobs: self.jobs.outstanding(),
+            level: self.level.of(u64::from(codec::block::BLOCK_PLAIN_MAX)),
             window_growth_bytes: self
                 .streams
                 .values()

@@ -60,7 +60,7 @@ pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
         heartbeat: Duration::from_secs(5),
         resume_window: Duration::ZERO,
         limits: Limits::default(),
-        level: codec::policy::Level::default(),
+        level: tunnel::state::LevelChoice::Fixed(codec::policy::Level::default()),
         tune: |socket| socket.set_nodelay(true).unwrap(),
         sample: |_| None,
     }

@@ -18,8 +18,8 @@ use codec::policy::Level;
 use tunnel::budget::{Budget, Use};
 use tunnel::metrics::{Registry, StreamResult};
 use tunnel::state::{
-    CodecJob, CodecScratch, Event, JobId, Limits, LinkId, OpenError, OpenSpec, Side, StreamSummary,
-    Tunnel, TunnelConfig, Violation,
+    CodecJob, CodecScratch, Event, JobId, LevelChoice, Limits, LinkId, OpenError, OpenSpec, Side,
+    StreamSummary, Tunnel, TunnelConfig, Violation,
 };
 
 use app::{App, Ending, Plan};
@@ -58,7 +58,7 @@ pub struct Setting {
     pub bytes_per_s: Option<u64>,
     pub budget_bytes: usize,
     pub limits: Limits,
-    pub level: Level,
+    pub level: LevelChoice,
     pub history_bytes: u64,
     pub job_delay_max: Duration,
     /// How much a link takes at once.
@@ -78,7 +78,7 @@ impl Default for Setting {
             bytes_per_s: None,
             budget_bytes: 256 << 20,
             limits: Limits::default(),
-            level: Level::default(),
+            level: LevelChoice::Fixed(Level::default()),
             history_bytes: 16 << 20,
             job_delay_max: Duration::from_millis(2),
             transmit_bytes: 256 << 10,
