@@ -38,8 +38,8 @@ const GROW_EIGHTHS: usize = 5;
 /// Buckets that are read ahead of being written, so that their cache misses overlap: about what a core keeps in flight.
 const TOUCH_BATCH: usize = 16;
 
-/// Older anchors added at once: fewer than the smallest table has free slots, or they would be lost before it grows.
-const OLDER_BATCH: usize = 256;
+/// Anchors added at once: fewer than the smallest table has free slots, or they would push each other out before it grows.
+const GROWN_BATCH: usize = 256;
 
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 const LOG_BIT: u64 = 1 << POSITION_BITS;
@@ -180,13 +180,17 @@ impl Index {
 
     /// Adds `(key, position just behind the window)` pairs of one log, oldest first.
     pub fn insert(&self, log: Log, anchors: impl IntoIterator<Item = (u64, u64)>) {
-        self.add(log, anchors, Bucket::insert);
+        let mut anchors = anchors.into_iter().peekable();
+        // The table grows in between.
+        while anchors.peek().is_some() {
+            self.add(log, anchors.by_ref().take(GROWN_BATCH), Bucket::insert);
+        }
     }
 
     /// Adds pairs that are older than all that is there, oldest first: they take what is free and push nothing out.
     pub fn insert_older(&self, log: Log, anchors: &[(u64, u64)]) {
         // The table grows in between.
-        for some in anchors.rchunks(OLDER_BATCH) {
+        for some in anchors.rchunks(GROWN_BATCH) {
             self.add(log, some.iter().rev().copied(), Bucket::insert_older);
         }
     }

@@ -40,6 +40,17 @@ fn newest_first_and_both_logs() {
 }
 
 #[test]
+fn one_long_append_to_a_new_index_is_known_whole() {
+    let index = Index::new(1 << 20);
+    // A block of 256 KiB.
+    index.insert(Log::Own, (1..=2048).map(|n| (key(n), at(n * 128))));
+    let known = (1..=2048)
+        .filter(|&n| positions(&index, key(n)).contains(&(Log::Own, at(n * 128))))
+        .count();
+    assert!(known > 1900, "{known} of 2048");
+}
+
+#[test]
 fn growth_keeps_what_is_known_and_stops_at_capacity() {
     let index = Index::new(1 << 20);
     let small = index.size_bytes();
