@@ -54,6 +54,9 @@ const _: () = assert!(SAVED_LOW_BITS + SHARDS.ilog2() == u32::BITS);
 /// Every 32nd anchor is the fewest that are kept: one in 4 KiB, as dense as those of raw blocks.
 const THINNING_MAX: u32 = 5;
 
+/// Bytes of a history for each of its anchors, over all: dense ones stand 144 bytes apart, those of raw blocks 4 KiB.
+const BYTES_PER_ANCHOR: u64 = 192;
+
 /// What is saved of a key.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "two parts of 32 bits")]
@@ -128,7 +131,7 @@ impl Index {
     /// Keeps as many anchors as there is room for when the histories are `history_bytes` long: from now on, and of what is added later.
     pub fn thin_for(&self, history_bytes: u64) {
         let buckets = (SHARDS as u64) << self.last_bits;
-        let anchors = history_bytes >> crate::anchor::DENSE_BITS;
+        let anchors = history_bytes / BYTES_PER_ANCHOR;
         let wanted = anchors.div_ceil(buckets * SLOTS as u64).max(1);
         let thinning = wanted.next_power_of_two().ilog2().min(THINNING_MAX);
         self.thinning.store(thinning, Ordering::Relaxed);

@@ -124,7 +124,7 @@ fn a_large_history_is_thinned_to_what_the_index_holds() {
     index.thin_for(16 << 20);
     let kept = |index: &Index| (0..8000).filter(|&n| index.keeps(key(n))).count();
     assert_eq!(kept(&index), 8000, "an entry for every anchor");
-    index.thin_for(65 << 20);
+    index.thin_for(100 << 20);
     assert!((900..1100).contains(&kept(&index)), "{}", kept(&index));
     index.insert(Log::Own, (1..=8000).map(|n| (key(n), at(n * 100))));
     for n in 1..=8000 {
