@@ -94,6 +94,8 @@ struct Pending {
     done_at: Instant,
     id: JobId,
     job: CodecJob,
+    /// It was given back by a thread that must not wait for a disk.
+    may_wait: bool,
 }
 
 /// One edge.
@@ -105,6 +107,8 @@ pub struct End {
     pub closed: BTreeMap<StreamId, StreamSummary>,
     pub events: Vec<String>,
     pub lost: bool,
+    /// Jobs that had to wait for a disk.
+    pub waited: usize,
     jobs: Vec<Pending>,
     scratch: CodecScratch,
     /// Plans for streams that the other end opens, by the id that they will have.
@@ -203,6 +207,7 @@ impl World {
                 closed: BTreeMap::new(),
                 events: Vec::new(),
                 lost: false,
+                waited: 0,
                 jobs: Vec::new(),
                 scratch: CodecScratch::default(),
                 expected: BTreeMap::new(),
@@ -352,17 +357,37 @@ impl World {
                 done_at: now + Duration::from_micros(random.below(late + 1)),
                 id,
                 job,
+                may_wait: false,
             });
             moved = true;
         }
         while let Some(index) = end.jobs.iter().position(|job| job.done_at <= now) {
-            let Pending { id, job, .. } = end.jobs.swap_remove(index);
+            let Pending {
+                id, job, may_wait, ..
+            } = end.jobs.swap_remove(index);
             assert_eq!(id, job.id());
             if random.below(1000) < self.setting.lost_jobs_per_mille {
                 end.tunnel.job_lost(id, now);
             } else {
-                let done = job.run(&mut end.scratch);
-                end.tunnel.handle_job(done, now);
+                let done = if may_wait {
+                    Ok(job.run(&mut end.scratch))
+                } else {
+                    job.try_run(&mut end.scratch)
+                };
+                match done {
+                    Ok(done) => end.tunnel.handle_job(done, now),
+                    Err(job) => {
+                        assert_eq!(job.id(), id, "the same job");
+                        end.waited += 1;
+                        let late = u64::try_from(self.setting.job_delay_max.as_micros()).unwrap();
+                        end.jobs.push(Pending {
+                            done_at: now + Duration::from_micros(random.below(late + 1)),
+                            id,
+                            job: *job,
+                            may_wait: true,
+                        });
+                    }
+                }
             }
             moved = true;
         }
