@@ -191,9 +191,8 @@ fn keys_of_later_versions_are_refused_as_such() {
         format!("{tunnel}[history]\ndirectory = \"history\""),
         format!("{tunnel}[[accept]]\nallow = []"),
         format!("{tunnel}{listen}rate = \"1Mbit/s\""),
-        format!("{tunnel}{listen}users = {{ a = \"b\" }}"),
         format!("{tunnel}{listen}proxy_send = \"v1\""),
-        format!("{tunnel}[[listen]]\nname = \"a\"\nkind = \"http\"\nbind = \"1\""),
+        format!("{tunnel}[[listen]]\nname = \"a\"\nkind = \"transparent\"\nbind = \"1\""),
         format!("{tunnel}[[listen]]\nname = \"a\"\nkind = \"socks5\"\nbind = \"unix:/run/a\""),
     ] {
         let message = client(&text).unwrap_err();
@@ -254,11 +253,29 @@ fn what_is_missing_or_clashes_is_said_in_one_line() {
         ),
         (
             format!("{tunnel}{one}target = \"b:1\""),
-            "target in [[listen]]: a socks5 service has none",
+            "target in [[listen]]: a service of kind socks5 has none",
         ),
         (
             format!("{tunnel}{}", one.replace("socks5", "forward")),
             ":3: [[listen]] needs target",
+        ),
+        (
+            format!(
+                "{tunnel}{}",
+                one.replace("socks5", "http") + "target = \"b:1\"\n"
+            ),
+            "target in [[listen]]: a service of kind http has none",
+        ),
+        (
+            format!(
+                "{tunnel}{}",
+                one.replace("socks5", "forward") + "target = \"b:1\"\nusers = { a = \"b\" }\n"
+            ),
+            "users in [[listen]]: a forward service asks nobody for a password",
+        ),
+        (
+            format!("{tunnel}{one}users = {{ \"a:b\" = \"c\" }}\n"),
+            "\"a:b\" is not a user's name",
         ),
         (
             format!("{tunnel}{}", one.replace("socks5", "sock5")),
