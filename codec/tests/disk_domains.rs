@@ -510,3 +510,22 @@ fn what_is_not_understood_is_set_aside_with_a_warning() {
     assert!(warnings[0].contains("the peer of a"), "{warnings:?}");
     assert_eq!(domain.claim(Log::Own).tail, 0);
 }
+
+#[test]
+fn what_a_peer_no_longer_has_still_counts_until_it_is_dropped() {
+    let capacity = 16 * MIB;
+    let mut desk = Desk::new(4 * MIB);
+    // The peer loses all each time; our own files stay, and must not grow beyond their room.
+    for round in 0..6 {
+        let mut a = desk.end("a", capacity);
+        let mut b = desk.end(&format!("b-{round}"), capacity);
+        agree(&a, &b);
+        for part in 0..6 {
+            transfer(&mut a, &mut b, 1, &noise(1 << 20, round * 10 + part), BLOCK);
+            flush(&a);
+        }
+        let stats = a.domain.stats();
+        assert!(stats.disk_bytes <= capacity, "{round}: {stats:?}");
+        assert!(stats.own_bytes <= capacity, "{round}: {stats:?}");
+    }
+}

@@ -100,7 +100,7 @@ impl Domain {
                     place.dir.display()
                 ));
             }
-            let history = History::reopened(recovered, disk.segment_bytes());
+            let history = History::reopened(recovered, disk.segment_bytes(), disk.pages());
             Ok((disk, history))
         };
         let (own, own_history) = open(Log::Own, config.own_capacity_bytes)?;
@@ -196,29 +196,39 @@ impl Domain {
                 disk.cache.insert(cached_as, page, bytes.clone());
                 Ok(bytes)
             }
-            Err(error) => {
-                if self.lose_page(disk, log, page, &error) {
-                    Err(Unseen::Unreadable(limit.clone()))
-                } else {
-                    Err(Unseen::Gone)
-                }
-            }
+            Err(error) => match self.lose_page(disk, log, page, &error) {
+                Loss::Dropped => Err(Unseen::Gone),
+                Loss::Damaged | Loss::Passing => Err(Unseen::Unreadable(limit.clone())),
+            },
         }
     }
 
-    /// A page could not be read. False if it was dropped meanwhile, and nothing is wrong.
-    pub(super) fn lose_page(&self, disk: &OnDisk, log: Log, page: u64, error: &ReadError) -> bool {
+    /// A page could not be read.
+    pub(super) fn lose_page(&self, disk: &OnDisk, log: Log, page: u64, error: &ReadError) -> Loss {
         if matches!(error, ReadError::Io(cause) if is_passing(cause)) {
-            return true;
+            return Loss::Passing;
         }
         let mut history = self.write(log);
         let was_held = history.lose_page(page);
         self.after_change(log, history);
         if was_held {
             disk.damaged_pages.fetch_add(1, Ordering::Relaxed);
+            Loss::Damaged
+        } else {
+            Loss::Dropped
         }
-        was_held
     }
+}
+
+/// What became of a page that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It is a hole now.
+    Damaged,
+    /// It may well be readable another time: the system was short of something.
+    Passing,
+    /// It was dropped meanwhile, and nothing is wrong.
+    Dropped,
 }
 
 impl OnDisk {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 
-use super::disk::OnDisk;
+use super::disk::{Loss, OnDisk};
 use super::{Domain, Log};
 use crate::anchor::{Density, Scanner, Selector, key};
 use crate::history::disk::DiskLog;
@@ -116,7 +116,7 @@ impl Domain {
             cursor.verified.pages += 1;
             cursor.verified.bytes += PAGE_BYTES;
             if let Err(error) = disk.log(log).read_page(page)
-                && self.lose_page(disk, log, page, &error)
+                && self.lose_page(disk, log, page, &error) == Loss::Damaged
             {
                 cursor.verified.damaged_pages += 1;
             }

@@ -85,6 +85,9 @@ pub struct Pages {
     /// Numbers of those on disk.
     stored: RangeSet,
     stored_count: u64,
+    /// Numbers of those that lie in files and are of no use any more: they take room until their segment goes.
+    wasted: RangeSet,
+    wasted_count: u64,
     spare: Vec<BytesMut>,
     /// Pages that go together, on disk only: those of a segment.
     segment_pages: Option<u64>,
@@ -102,11 +105,15 @@ enum Page {
 }
 
 impl Pages {
-    /// The pages of a log on disk, of which those in `stored` are there.
-    pub fn on_disk(segment_bytes: u64, stored: RangeSet) -> Self {
+    /// The pages of a log on disk: those that its files have, of which those in `stored` are of use.
+    pub fn on_disk(segment_bytes: u64, in_files: RangeSet, stored: RangeSet) -> Self {
+        let mut wasted = in_files;
+        wasted.remove_all(&stored);
         Self {
             stored_count: stored.len_bytes(),
             stored,
+            wasted_count: wasted.len_bytes(),
+            wasted,
             segment_pages: Some((segment_bytes / PAGE_BYTES).max(1)),
             ..Self::default()
         }
@@ -194,13 +201,21 @@ impl Pages {
         self.pages.remove(&page);
         self.stored.insert_value(page);
         self.stored_count += 1;
+        if self.wasted.contains(page) {
+            self.wasted.remove(page..page + 1);
+            self.wasted_count -= 1;
+        }
         true
     }
 
     /// A page on disk cannot be read.
     pub fn lose_stored(&mut self, page: u64) {
-        self.stored.remove(page..page + 1);
-        self.stored_count = self.stored.len_bytes();
+        if self.stored.contains(page) {
+            self.stored.remove(page..page + 1);
+            self.stored_count -= 1;
+            self.wasted.insert_value(page);
+            self.wasted_count += 1;
+        }
     }
 
     /// The lowest page on disk from `page` on.
@@ -255,6 +270,10 @@ impl Pages {
                 self.stored.remove(0..kept);
                 self.stored_count = self.stored.len_bytes();
             }
+            if self.wasted.first().is_some_and(|first| first.start < kept) {
+                self.wasted.remove(0..kept);
+                self.wasted_count = self.wasted.len_bytes();
+            }
         }
     }
 
@@ -267,7 +286,10 @@ impl Pages {
     pub fn used_bytes(&self) -> u64 {
         match self.segment_pages {
             None => self.resident_bytes(),
-            Some(_) => (self.pages.len() as u64 + self.stored_count) * DISK_PAGE_BYTES,
+            Some(_) => {
+                let in_files = self.stored_count + self.wasted_count;
+                (self.pages.len() as u64 + in_files) * DISK_PAGE_BYTES
+            }
         }
     }
 
@@ -285,14 +307,20 @@ impl Pages {
         let mut at = 0;
         while wanted > 0 {
             let in_memory = self.pages.range(at..).next().map(|(number, _)| *number);
-            let first = in_memory.into_iter().chain(self.next_stored(at)).min()?;
+            let wasted = self.wasted.within(at..u64::MAX).next();
+            let wasted = wasted.map(|range| range.start);
+            let first = in_memory
+                .into_iter()
+                .chain(self.next_stored(at))
+                .chain(wasted)
+                .min()?;
             let end = (first / segment_pages + 1) * segment_pages;
-            let stored: u64 = self
-                .stored
-                .within(first..end)
+            let in_files: u64 = [&self.stored, &self.wasted]
+                .into_iter()
+                .flat_map(|pages| pages.within(first..end))
                 .map(|range| range.end - range.start)
                 .sum();
-            wanted = wanted.saturating_sub(stored + self.pages.range(first..end).count() as u64);
+            wanted = wanted.saturating_sub(in_files + self.pages.range(first..end).count() as u64);
             at = end;
         }
         (at > 0).then_some(at * PAGE_BYTES)

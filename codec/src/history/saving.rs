@@ -28,8 +28,8 @@ pub(crate) struct Round {
 }
 
 impl History {
-    /// A log as its files have it.
-    pub fn reopened(recovered: Persisted, segment_bytes: u64) -> Self {
+    /// A log as its files have it; `in_files` are the numbers of all pages that they take room for.
+    pub fn reopened(recovered: Persisted, segment_bytes: u64, in_files: RangeSet) -> Self {
         let held = recovered.held;
         let stored = held
             .iter()
@@ -40,7 +40,7 @@ impl History {
             tail: recovered.tail,
             epochs: recovered.epochs,
             present: held.clone(),
-            pages: Pages::on_disk(segment_bytes, stored),
+            pages: Pages::on_disk(segment_bytes, in_files, stored),
             saving: Some(Saving {
                 synced: held.clone(),
                 ..Saving::default()

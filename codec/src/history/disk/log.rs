@@ -13,6 +13,7 @@ use super::segment::Segment;
 use super::{AnchorsError, LogIdentity, Persisted, ReadError, SavedAnchor};
 use crate::history::pages::PAGE_BYTES;
 use crate::history::storage::{Open, Storage};
+use crate::ranges::RangeSet;
 
 /// One log on disk. Pages may be read beside everything else; the rest takes turns.
 #[derive(Debug)]
@@ -147,6 +148,14 @@ impl DiskLog {
     /// The numbers of the segments, ascending. Segment n holds the positions from n × [`DiskLog::segment_bytes`] on.
     pub fn segments(&self) -> Vec<u64> {
         self.all().iter().map(|segment| segment.number()).collect()
+    }
+
+    /// The numbers of the pages that the segments' files are long enough for.
+    pub fn pages(&self) -> RangeSet {
+        let reaches = self.all().into_iter().map(|segment| segment.reach());
+        reaches
+            .map(|reach| reach.start / PAGE_BYTES..reach.end / PAGE_BYTES)
+            .collect()
     }
 
     /// Positions in a segment.

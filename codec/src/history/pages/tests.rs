@@ -105,3 +105,62 @@ fn spare_pages_are_reused_and_floors_count_pages() {
     let view = here(&pages, 5 * PAGE_BYTES + 3, &limit);
     assert_eq!(view.bytes, payload(view.start, view.bytes.len()));
 }
+
+#[test]
+fn what_is_on_disk_takes_room_until_its_segment_goes() {
+    let range = |range| std::iter::once(range).collect::<RangeSet>();
+    let segment = 4 * PAGE_BYTES;
+    let mut pages = Pages::on_disk(segment, range(0..10), range(2..9));
+    assert_eq!(pages.used_bytes(), 10 * DISK_PAGE_BYTES);
+    assert_eq!((pages.stored_count(), pages.next_stored(0)), (7, Some(2)));
+    pages.lose_stored(5);
+    pages.lose_stored(5);
+    assert_eq!(
+        (pages.stored_count(), pages.used_bytes()),
+        (6, 10 * DISK_PAGE_BYTES)
+    );
+    assert!(pages.is_stored(&(8 * PAGE_BYTES + 1..8 * PAGE_BYTES + 2)));
+    assert!(!pages.is_stored(&(5 * PAGE_BYTES..6 * PAGE_BYTES)));
+
+    // A page that is written over another counts once it is saved.
+    pages.write(9 * PAGE_BYTES, &payload(9 * PAGE_BYTES, PAGE));
+    let unsaved = pages.take_unsaved();
+    assert_eq!(
+        (unsaved.len(), unsaved[0].page, unsaved[0].is_complete),
+        (1, 9, true)
+    );
+    assert!(pages.is_saved(9));
+    assert_eq!(pages.used_bytes(), 10 * DISK_PAGE_BYTES);
+    assert!(!pages.is_saved(9), "it is not in memory any more");
+
+    assert_eq!(pages.floor_to_free(1), Some(segment), "whole segments");
+    assert_eq!(pages.floor_to_free(5 * DISK_PAGE_BYTES), Some(2 * segment));
+    assert_eq!(pages.floor_to_free(11 * DISK_PAGE_BYTES), None);
+    pages.drop_below(segment + PAGE_BYTES);
+    assert_eq!(pages.used_bytes(), 6 * DISK_PAGE_BYTES);
+    pages.drop_below(3 * segment);
+    assert_eq!((pages.used_bytes(), pages.stored_count()), (0, 0));
+}
+
+#[test]
+fn a_page_that_grows_is_written_again() {
+    let mut pages = Pages::on_disk(4 * PAGE_BYTES, RangeSet::new(), RangeSet::new());
+    pages.write(0, &payload(0, 100));
+    let first = pages.take_unsaved();
+    assert_eq!((first.len(), first[0].is_complete), (1, false));
+    assert_eq!(first[0].bytes[..100], payload(0, 100));
+    assert!(first[0].bytes[100..].iter().all(|byte| *byte == 0));
+    assert!(pages.take_unsaved().is_empty());
+    pages.unsave(0);
+    assert_eq!(pages.take_unsaved().len(), 1, "it could not be saved");
+    pages.write(100, &payload(100, PAGE - 100));
+    let whole = pages.take_unsaved();
+    assert_eq!((whole.len(), whole[0].is_complete), (1, true));
+    assert_eq!(whole[0].bytes, payload(0, PAGE));
+    assert_eq!(pages.take_unsaved().len(), 1, "until it is saved");
+    assert!(pages.is_saved(0));
+    assert!(matches!(
+        pages.view(5, &(0..PAGE_BYTES)),
+        Some(Seen::Stored { page: 0, .. })
+    ));
+}
