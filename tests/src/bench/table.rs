@@ -152,7 +152,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("- loopback, stunnel: stunnel is not installed"),
+            text.contains("- all, stunnel is not installed: loopback (stunnel)"),
             "{text}"
         );
     }
