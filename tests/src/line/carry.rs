@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -98,11 +98,12 @@ async fn both_ways(
     let _gone = far.set_nodelay(true);
     let (near_reader, near_writer) = near.split();
     let (far_reader, far_writer) = far.split();
+    let (near_broken, far_broken) = (AtomicBool::new(false), AtomicBool::new(false));
     let to_target = async {
         sleep(delay).await;
         pump(
-            near_reader,
-            far_writer,
+            (near_reader, &near_broken),
+            (far_writer, &far_broken),
             &shared.to_target,
             gate.clone(),
             delay,
@@ -111,8 +112,8 @@ async fn both_ways(
         .await
     };
     let from_target = pump(
-        far_reader,
-        near_writer,
+        (far_reader, &far_broken),
+        (near_writer, &near_broken),
         &shared.from_target,
         gate.clone(),
         delay,
@@ -132,9 +133,12 @@ async fn connect(target: SocketAddr, receive_buffer_bytes: u32) -> io::Result<Tc
 }
 
 /// Moves the bytes of one direction, then its end. At most `window_bytes` are under way.
+///
+/// Beside each socket stands whether writing to it has failed. The kernel reports an error once, to whoever comes first; what the other sees
+/// as an end after that is none.
 async fn pump(
-    reader: impl AsyncRead + Unpin,
-    writer: impl AsyncWrite + Unpin,
+    (reader, reader_broken): (impl AsyncRead + Unpin, &AtomicBool),
+    (writer, writer_broken): (impl AsyncWrite + Unpin, &AtomicBool),
     direction: &Direction,
     gate: GateWatch,
     delay: Duration,
@@ -142,8 +146,15 @@ async fn pump(
 ) -> Result<(), Broken> {
     let window = Semaphore::new(window_bytes.min(Semaphore::MAX_PERMITS));
     let (sender, receiver) = mpsc::unbounded_channel();
-    let reading = read_side(reader, sender, direction, gate.clone(), &window);
-    let writing = write_side(writer, receiver, gate, &window, delay);
+    let reading = read_side(
+        reader,
+        sender,
+        direction,
+        gate.clone(),
+        &window,
+        reader_broken,
+    );
+    let writing = write_side(writer, receiver, gate, &window, delay, writer_broken);
     // A broken destination ends the reading too: nobody will take what is read.
     tokio::try_join!(
         async {
@@ -161,6 +172,7 @@ async fn read_side(
     direction: &Direction,
     mut gate: GateWatch,
     window: &Semaphore,
+    broken: &AtomicBool,
 ) {
     let chunk_bytes = direction.chunk_bytes;
     let permits = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
@@ -176,6 +188,7 @@ async fn read_side(
             .await;
         gate.open().await;
         let travelling = match read {
+            Ok(0) if broken.load(Ordering::Relaxed) => Travelling::Reset(direction.send(0).await),
             Ok(0) => Travelling::End(direction.send(0).await),
             Ok(count) => {
                 permit.forget();
@@ -197,6 +210,7 @@ async fn write_side(
     mut gate: GateWatch,
     window: &Semaphore,
     delay: Duration,
+    broken: &AtomicBool,
 ) -> Result<(), Broken> {
     while let Some(travelling) = receiver.recv().await {
         let (Travelling::Bytes(at, _) | Travelling::End(at) | Travelling::Reset(at)) = &travelling;
@@ -214,6 +228,7 @@ async fn write_side(
             Travelling::Reset(_) => return Err(Broken),
         };
         if written.is_err() {
+            broken.store(true, Ordering::Relaxed);
             // The news that this end is gone travels back to the other.
             sleep(delay).await;
             return Err(Broken);
@@ -249,8 +264,8 @@ mod tests {
         tokio::spawn(async move {
             let direction = Direction::new(Shaper::new(&config));
             pump(
-                inner_near,
-                inner_far,
+                (inner_near, &AtomicBool::new(false)),
+                (inner_far, &AtomicBool::new(false)),
                 &direction,
                 gate,
                 config.delay,
