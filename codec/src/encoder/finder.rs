@@ -55,6 +55,10 @@ pub(crate) struct Finder {
     pub scanned: Vec<Range<usize>>,
     /// What was found; ascending, not overlapping.
     pub matches: Vec<Match>,
+    /// Keys looked up.
+    pub lookups: u64,
+    /// What was found by them.
+    pub hits: u64,
     yields: Yields,
 }
 
@@ -104,31 +108,31 @@ impl Finder {
         self.sparse.clear();
         self.scanned.clear();
         self.matches.clear();
+        (self.lookups, self.hits) = (0, 0);
         self.yields = Yields::default();
     }
 
     /// Fills `matches`, `anchors`, `sparse` and `scanned` for `plain`. False if a page has to be read from disk and the reader must not wait.
     pub fn find(
         &mut self,
-        mut reader: Reader<'_>,
+        reader: &mut Reader<'_>,
         domain: &Domain,
         plain: &[u8],
         density: Density,
         hint: Option<Continuation>,
     ) -> bool {
         let tails = [Log::Own, Log::Mirror].map(|log| domain.read(log).tail());
-        let mut at = hint.map_or(0, |hint| self.follow(&mut reader, plain, hint));
+        let mut at = hint.map_or(0, |hint| self.follow(reader, plain, hint));
         let mut stretch = STRETCH_MIN_BYTES;
-        let mut lookups = 0;
         let mut select = Selector::new(density);
         while at < plain.len() && !reader.is_stuck() {
             let end = plain.len().min(at + stretch);
             self.scan(plain, at..end, &mut select);
             self.hints.clear();
             domain.look_up(&self.keys, &mut self.hints);
-            lookups += self.keys.len() as u64;
+            self.lookups += self.keys.len() as u64;
             let found = self.matches.len();
-            let covered = self.compare(&mut reader, plain, tails);
+            let covered = self.compare(reader, plain, tails);
             stretch = if self.matches.len() > found {
                 STRETCH_MIN_BYTES
             } else {
@@ -136,12 +140,8 @@ impl Finder {
             };
             at = end.max(covered);
         }
-        if reader.is_stuck() {
-            return false;
-        }
-        reader.note_pages();
-        domain.count(lookups, self.matches.len() as u64);
-        true
+        self.hits = self.matches.len() as u64;
+        !reader.is_stuck()
     }
 
     /// Whether the stream goes on as the source of its last copy does; returns where that ends.

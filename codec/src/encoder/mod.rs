@@ -21,7 +21,7 @@ use crate::anchor::{Density, Selector, key};
 use crate::block::ops::Writer;
 use crate::block::{BlockHeader, BodyKind, Source, Space};
 use crate::compress::Compressor;
-use crate::domain::{Domain, Log};
+use crate::domain::Log;
 use crate::history::log::Access;
 use crate::history::reader::Reader;
 use crate::policy::{
@@ -89,13 +89,14 @@ impl Encoder {
         self.finder.clear();
         let sparsely = request.habit.scans_sparsely();
         let hint = request.hint.and_then(|hint| hint.at(request.stream_offset));
-        if let Some(domain) = domain.filter(|_| request.may_copy) {
+        let mut reader = domain.map(|domain| Reader::new(domain, Access::Source, may_block));
+        if let (Some(domain), Some(reader)) = (domain, reader.as_mut().filter(|_| request.may_copy))
+        {
             let density = if sparsely {
                 Density::Sparse
             } else {
                 Density::Dense
             };
-            let reader = Reader::new(domain, Access::Source, may_block);
             if !self.finder.find(reader, domain, plain, density, hint) {
                 return None;
             }
@@ -146,7 +147,7 @@ impl Encoder {
             let compressed = if hopeless {
                 None
             } else {
-                let prefix = self.prefix(domain, region.filter(|_| !noisy), may_block)?;
+                let prefix = self.prefix(reader.as_mut(), region.filter(|_| !noisy))?;
                 self.compress(&mut header, plain, prefix, request.level)
             };
             habit = habit.after(plain.len(), noisy, compressed.is_some());
@@ -154,7 +155,7 @@ impl Encoder {
         } else {
             habit = habit.after(plain.len(), false, true);
             let helps = sums.literal_bytes >= PREFIX_LITERALS_MIN_BYTES;
-            let prefix = self.prefix(domain, region.filter(|_| helps), may_block)?;
+            let prefix = self.prefix(reader.as_mut(), region.filter(|_| helps))?;
             let body = self.compress(&mut header, plain, prefix, request.level);
             Some(body.unwrap_or_else(|| {
                 header.body = BodyKind::Stored;
@@ -180,6 +181,11 @@ impl Encoder {
         };
         let append = (appends && sums.appended_bytes > 0)
             .then(|| self.append(request, runs, header.body, sparsely));
+        // Only now: an attempt that was given up leaves no trace that another could follow.
+        if let (Some(domain), Some(reader)) = (domain, &reader) {
+            reader.note_pages();
+            domain.count(self.finder.lookups, self.finder.hits);
+        }
         Some(Encoded {
             body: body.unwrap_or_else(|| plain.clone()),
             header,
@@ -294,16 +300,14 @@ impl Encoder {
     /// Reads the prefix, if there is one, into `input`; `None` if that has to wait and may not.
     fn prefix(
         &mut self,
-        domain: Option<&Domain>,
+        reader: Option<&mut Reader<'_>>,
         region: Option<Region>,
-        may_block: bool,
     ) -> Option<Option<Source>> {
-        let (Some(domain), Some(region)) = (domain, region) else {
+        let (Some(reader), Some(region)) = (reader, region) else {
             return Some(None);
         };
-        let mut reader = Reader::new(domain, Access::Source, may_block);
-        let prefix = region.read(&mut reader, &mut self.input);
-        reader.note_pages();
+        reader.begin_prefix();
+        let prefix = region.read(reader, &mut self.input);
         (!reader.is_stuck()).then_some(prefix)
     }
 

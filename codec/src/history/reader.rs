@@ -103,6 +103,11 @@ impl<'d> Reader<'d> {
         self.pages_left = (self.pages_left + pages).min(PAGES_FOR_NOTHING);
     }
 
+    /// What was looked at for nothing does not count against the prefix, which is a few pages next to each other.
+    pub fn begin_prefix(&mut self) {
+        self.pages_left = PAGES_FOR_NOTHING;
+    }
+
     /// The block is encoded: the next one may look at the same pages.
     pub fn note_pages(&self) {
         if let Some(used) = self.domain.used_pages() {

@@ -6,6 +6,8 @@
     reason = "each test program uses a part of it"
 )]
 
+pub mod desk;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
