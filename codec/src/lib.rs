@@ -19,4 +19,4 @@ pub mod ranges;
 mod recent;
 pub mod varint;
 
-pub use history::{cache, storage};
+pub use history::{cache, storage, survey};

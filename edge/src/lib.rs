@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod credentials;
+pub mod history;
 pub mod identity;
 pub mod lifecycle;
 pub mod log;

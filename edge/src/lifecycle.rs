@@ -3,7 +3,9 @@
 //! A program parses everything, binds, announces its sockets, runs, drains, and is gone. SIGTERM and SIGINT drain, a second one ends
 //! at once, SIGHUP reloads.
 
+mod end;
 mod environment;
+mod histories;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -13,9 +15,14 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use end::{end, say_goodbye};
 pub use environment::{Resources, environment};
+pub use histories::{budget_bytes, resize_histories, size_on_disk};
 
 use crate::cli::Failure;
+use crate::config::LogConfig;
+use crate::log::Log;
+use crate::os;
 
 /// How long blocking threads may finish what they are at, after everything else has ended. The process is gone within a second of
 /// that moment, whatever they do.
@@ -35,6 +42,31 @@ pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failu
     // Jobs that still run are left behind: when main returns, the process ends and they with it.
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     result
+}
+
+/// What a program has before anything else.
+pub struct Start {
+    /// Where it logs to.
+    pub log: Log,
+    /// What it is asked for.
+    pub signals: Signals,
+    /// How many descriptors it may have open.
+    pub descriptors: Option<u64>,
+}
+
+impl Start {
+    /// Starts logging, takes the signals, and raises the limit on descriptors. Within a runtime.
+    ///
+    /// # Errors
+    /// The system gives no signals.
+    pub fn new(log: &LogConfig) -> Result<Self, Failure> {
+        Ok(Self {
+            log: Log::start(log),
+            signals: Signals::install()
+                .map_err(|error| Failure::Failed(format!("cannot listen to signals: {error}")))?,
+            descriptors: os::raise_descriptor_limit(),
+        })
+    }
 }
 
 /// Something that a signal asks for.

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use codec::frame::{DomainId, Frame, Hello, HelloStatus, Reason, Secret};
+use codec::frame::{Frame, Hello, HelloStatus, Reason, Secret};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -20,6 +20,7 @@ use crate::environment::{
     Environment, HANDSHAKE_TIMEOUT, PeerIdentity, ServerIdentity, VERSION_MAX, VERSION_MIN,
 };
 use crate::handle::{EndCause, Published, TunnelHandle};
+use crate::histories::DomainSpec;
 use crate::link::{Link, LinkError};
 use crate::state::{LinkId, Side, Tunnel};
 use crate::stream::IncomingStream;
@@ -391,18 +392,22 @@ impl Admission {
             // It is for one exchange, and the client begins anew with what it got.
             config.resume_window = Duration::ZERO;
         }
-        let mut tunnel = Tunnel::new(
+        let tunnel = Tunnel::new(
             config,
             self.environment.budget.clone(),
             self.environment.counters.clone(),
             Instant::now(),
         );
         let name: Arc<str> = peer.name.as_str().into();
-        if !peer.invite
-            && let Some(shared) = self.environment.histories.domain(&name, "")
-        {
-            tunnel.attach_domain(DomainId::SHARED, String::new(), shared, Instant::now());
-        }
+        let domains = if peer.invite {
+            Vec::new()
+        } else {
+            vec![DomainSpec::shared()]
+        };
+        let histories = &self.environment.histories;
+        histories
+            .prepare(&self.environment.pools.storage, &name, &domains)
+            .await;
         let published = Published::new(name.clone(), &chain);
         let (sender, receiver) = mailbox::<Mail>();
         let handle = TunnelHandle::new(sender.clone(), published.clone());
@@ -415,7 +420,8 @@ impl Admission {
             mail: (sender, receiver),
             incoming: self.incoming.clone(),
             renewals: Some(renewals),
-            histories: (!peer.invite).then(|| self.environment.histories.clone()),
+            histories: (!peer.invite).then(|| histories.clone()),
+            domains,
             counters: self.environment.counters.peer(&name),
             published,
             sample: self.environment.sample,

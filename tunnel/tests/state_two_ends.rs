@@ -6,6 +6,7 @@ mod state_support;
 
 use std::time::Duration;
 
+use codec::domain::{Cleared, Domain};
 use codec::frame::{DomainId, Reason, StreamId};
 use codec::policy::Level;
 use proptest::prelude::*;
@@ -68,6 +69,68 @@ fn half_close_is_kept_both_ways() {
         );
         assert_eq!(summary.result, StreamResult::Completed);
     }
+}
+
+/// Sends what no other has sent.
+fn noise(bytes: u64) -> Plan {
+    Plan {
+        kind: Kind::Noise,
+        ..send(bytes)
+    }
+}
+
+/// Lets an idle tunnel live on for a while.
+fn idle(world: &mut World, time: Duration) {
+    let until = world.now + time;
+    while world.now < until {
+        world.step().unwrap();
+    }
+}
+
+#[test]
+fn what_is_cleared_on_either_side_is_given_up_by_both_although_nothing_is_sent() {
+    for side in [0, 1] {
+        let setting = Setting::default();
+        let domains = [1, 2].map(|seed| domain(64 << 20, seed));
+        let mut world = World::with_domains(setting, &domains);
+        world.open(0, spec(SHARED), noise(3_000_000), noise(3_000_000));
+        world.run(LONG);
+        let held = |domain: &Domain| domain.stats().own_bytes + domain.stats().mirror_bytes;
+        assert!(domains.iter().all(|domain| held(domain) > 1_000_000));
+        assert_eq!(domains[side].clear(), Cleared::UnderWay);
+        idle(&mut world, Duration::from_secs(30));
+        // At most the pages that are not full.
+        assert!(
+            domains.iter().all(|domain| held(domain) <= 2 << 16),
+            "{domains:?}"
+        );
+        // And it works as before.
+        world.open(0, spec(SHARED), noise(300_000), noise(300_000));
+        world.run(LONG);
+        world.assert_clean();
+        assert!(domains.iter().all(|domain| held(domain) > 300_000));
+    }
+}
+
+#[test]
+fn a_mirror_that_gets_smaller_is_emptied_by_its_owner() {
+    let domains = [1, 2].map(|seed| domain(64 << 20, seed));
+    let mut world = World::with_domains(Setting::default(), &domains);
+    world.open(0, spec(SHARED), noise(8_000_000), noise(1));
+    world.run(LONG);
+    let before = domains[1].stats().mirror_bytes;
+    assert!(before > 4 << 20, "{before}");
+    domains[1].set_capacity(1 << 20, 1 << 20);
+    idle(&mut world, Duration::from_secs(30));
+    let (own, mirror) = (
+        domains[0].stats().own_bytes,
+        domains[1].stats().mirror_bytes,
+    );
+    assert!(
+        own <= 1 << 20 && mirror <= 1 << 20,
+        "{own} and {mirror}, {before} before"
+    );
+    world.assert_clean();
 }
 
 #[test]

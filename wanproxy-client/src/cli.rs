@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use edge::cli::{Failure, Shell};
 use edge::config::{ClientConfig, DEFAULT_CLIENT_FILE, ForwardFlag, Level, Size, parse_bind};
+use edge::history::HistoryCommand;
 
 use crate::estimate::EXPLANATION;
 
@@ -29,6 +30,9 @@ pub enum Command {
     Status(StatusArgs),
     /// Check a configuration and its credentials, and say what would be done with them.
     Check(ConfigArgs),
+    /// Show, verify or clear what is remembered, of an edge that runs or of one that does not.
+    #[command(subcommand)]
+    History(HistoryCommand),
     /// Show what the tunnel would save on these files. Needs no configuration and no network.
     #[command(after_long_help = EXPLANATION)]
     Estimate(EstimateArgs),

@@ -3,6 +3,7 @@
 mod check;
 mod cli;
 mod estimate;
+mod history;
 mod join;
 mod listener;
 mod run;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::status(&args),
         Command::Check(args) => check::check(&args),
+        Command::History(command) => history::history(&command),
         Command::Estimate(args) => estimate::estimate(&args),
         Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
     })

@@ -5,33 +5,25 @@ mod reload;
 mod services;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use edge::admin::{Access, AdminServer, Token};
+use edge::admin::{Access, AdminServer, configured_token};
 use edge::cli::Failure;
 use edge::config::ClientConfig;
 use edge::credentials::ClientCredentials;
-use edge::lifecycle::{self, Listening, Resources, Running, Signals};
+use edge::lifecycle::{self, Listening, Resources, Running, Start};
 use edge::log::Log;
-use edge::metrics::{Refusals, Sources};
-use edge::os;
+use edge::metrics::Sources;
 use tokio::sync::mpsc;
 use tunnel::client::{Connector, ConnectorConfig};
 use tunnel::environment::Environment;
-use tunnel::histories::Lean;
+use tunnel::histories::{Lean, QuotaOf};
 
 use crate::cli::ConfigArgs;
 use crate::listener::{Listener, Uplink};
 use observed::Client;
 use services::{Domains, bind, name_of_admin};
-
-/// How long the tunnel may take to say goodbye, once nothing more is carried.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long the pools' workers may finish what they are at.
-const POOLS_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long connections may take to write their last lines of the log, after the tunnel has drained.
-const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Runs until a signal ends it.
 ///
@@ -43,21 +35,16 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
 }
 
 async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failure> {
-    let log = Log::start(&config.log);
-    let mut signals = Signals::install()
-        .map_err(|error| Failure::Failed(format!("cannot listen to signals: {error}")))?;
-    let descriptors = os::raise_descriptor_limit();
+    let Start {
+        log,
+        mut signals,
+        descriptors,
+    } = Start::new(&config.log)?;
     let credentials = Arc::new(ClientCredentials::load(
         &config.identity,
         config.name.as_ref(),
     )?);
-    let token = config
-        .admin
-        .as_ref()
-        .map(edge::config::AdminConfig::token)
-        .transpose()
-        .map_err(Failure::of_configured)?
-        .flatten();
+    let token = configured_token(config.admin.as_ref())?;
 
     let mut sockets = Vec::with_capacity(config.listen.len());
     for service in &config.listen {
@@ -82,23 +69,23 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         codec: &config.codec,
     };
     let name = credentials.name().to_string();
+    let environment = lifecycle::environment(
+        &name,
+        Lean::Receiving,
+        config.tunnel.heartbeat,
+        &resources,
+        no_quotas(),
+    )
+    .await;
     let environment = Environment {
         resume_window: config.tunnel.resume_window,
-        ..lifecycle::environment(&name, Lean::Receiving, config.tunnel.heartbeat, &resources)
+        ..environment
     };
-    let sources = Arc::new(Sources {
-        edge: "client",
-        name: name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        started: Instant::now(),
-        counters: environment.counters.clone(),
-        pools: environment.pools.clone(),
-        budget: environment.budget.clone(),
-        histories: environment.histories.clone(),
-        refusals: Refusals::default(),
-        reload_success: AtomicBool::new(true),
-        certificate_expiry_seconds: AtomicU64::new(0),
-    });
+    let sources = Arc::new(Sources::new(
+        "client",
+        env!("CARGO_PKG_VERSION"),
+        &environment,
+    ));
     let connector_config = ConnectorConfig {
         servers: config
             .tunnel
@@ -141,10 +128,7 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
             });
             Some(AdminServer::start(
                 socket,
-                Access {
-                    bind,
-                    token: token.map(Token::new),
-                },
+                Access { bind, token },
                 observed.clone(),
             ))
         }
@@ -178,6 +162,11 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
     let result = lifecycle::attend(&mut signals, &mut edge).await;
     edge.end().await;
     result
+}
+
+/// A client has one peer, who may have all the room there is.
+fn no_quotas() -> QuotaOf {
+    Arc::new(|_| None)
 }
 
 /// The running edge.
@@ -227,16 +216,14 @@ impl Edge {
             observed,
             admin,
             sources,
-            mut all_done,
+            all_done,
             ..
         } = self;
         drop((listeners, admin, observed));
-        if let Some(tunnel) = uplink.connector().present() {
-            uplink.connector().reconnect("this program ends");
-            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, tunnel.ended()).await;
-        }
+        let tunnels = uplink.connector().tunnels();
+        uplink.connector().reconnect("this program ends");
+        lifecycle::say_goodbye(&tunnels).await;
         drop(uplink);
-        let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, all_done.recv()).await;
-        sources.pools.destroy(POOLS_TIMEOUT).await;
+        lifecycle::end(all_done, &sources).await;
     }
 }

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use edge::cli::Failure;
-use edge::identity::{Authority, Identity, IdentityError, Revocations, Role, date};
+use edge::credentials::check_name;
+use edge::identity::{Authority, Identity, Revocations, Role, date};
 
 use crate::cli::ConfigArgs;
 
@@ -14,21 +15,11 @@ use crate::cli::ConfigArgs;
 pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
     let config = args.load()?;
     let now = SystemTime::now();
-    let own = Identity::load(&config.identity, Role::Server, now)
-        .map_err(Failure::of_configured)?
-        .own;
-    if let Some(expected) = config
-        .name
-        .as_ref()
-        .filter(|expected| **expected != own.name)
-    {
-        let certificate = config.identity.certificate.clone();
-        return Err(Failure::of_configured(IdentityError::WrongName {
-            certificate,
-            found: own.name,
-            expected: expected.clone(),
-        }));
-    }
+    let identity =
+        Identity::load(&config.identity, Role::Server, now).map_err(Failure::of_configured)?;
+    check_name(&identity, &config.identity, config.name.as_ref())
+        .map_err(Failure::of_configured)?;
+    let own = identity.own;
     let clients = match &config.identity.ca_key {
         Some(ca_key) => {
             let authority =
@@ -50,7 +41,8 @@ pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
         own.serial,
         own.pin
     );
-    for line in config.describe() {
+    let history = edge::history::check(&config.history)?;
+    for line in config.describe().into_iter().chain(history) {
         text.push_str(&line);
         text.push('\n');
     }

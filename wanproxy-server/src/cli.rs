@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use edge::cli::{Failure, Shell};
 use edge::config::{DEFAULT_SERVER_FILE, Rule, ServerConfig, Target, ValueError, duration_between};
+use edge::history::HistoryCommand;
 use edge::identity::{EdgeName, parse_client_name};
 
 /// The server edge of wanproxy: accepts the tunnels of branches and connects to what policy lets them reach.
@@ -38,6 +39,9 @@ pub enum Command {
     Status(StatusArgs),
     /// Check a configuration and its credentials, and say what would be done with them.
     Check(ConfigArgs),
+    /// Show, verify or clear what is remembered, of an edge that runs or of one that does not.
+    #[command(subcommand)]
+    History(HistoryCommand),
     /// Print completions for a shell, to be sourced by it.
     Completions(CompletionsArgs),
 }

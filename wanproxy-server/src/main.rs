@@ -3,6 +3,7 @@
 mod check;
 mod cli;
 mod dialer;
+mod history;
 mod identities;
 mod policy;
 mod run;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::status(&args),
         Command::Check(args) => check::check(&args),
+        Command::History(command) => history::history(&command),
         Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
     })
 }

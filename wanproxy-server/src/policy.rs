@@ -6,9 +6,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use edge::config::ClientPolicyConfig;
+use edge::config::{ClientPolicyConfig, Size};
 use edge::identity::NamePattern;
 use edge::policy::{Denial, NameGrant, RuleSet};
+use tunnel::histories::QuotaOf;
 
 /// The `[[client]]` sections of one configuration. Replaced as a whole on a reload.
 #[derive(Debug, Default)]
@@ -58,6 +59,18 @@ impl Policy {
     pub fn recheck(&self, client: &str, approval: &Approval) -> Result<(), Denial> {
         approval.check(&self.of(client).ok_or(Denial::NotAllowed)?.rules)
     }
+}
+
+/// The room for history that the sections give: the first that matches a client's name counts, here too.
+pub fn history_quotas(sections: &[ClientPolicyConfig]) -> QuotaOf {
+    let quotas: Vec<(NamePattern, Option<u64>)> = sections
+        .iter()
+        .map(|section| (section.name.clone(), section.history.map(Size::bytes)))
+        .collect();
+    Arc::new(move |client| {
+        let section = quotas.iter().find(|(pattern, _)| pattern.matches(client))?;
+        section.1
+    })
 }
 
 /// What was approved for a running stream, so that a new policy can be asked about it again.

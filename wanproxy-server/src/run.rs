@@ -4,16 +4,16 @@ mod observed;
 mod streams;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use edge::admin::{Access, AdminServer, Token};
+use edge::admin::{Access, AdminServer, configured_token};
 use edge::cli::Failure;
-use edge::config::{AdminConfig, ServerConfig};
+use edge::config::ServerConfig;
 use edge::credentials::ServerCredentials;
-use edge::lifecycle::{self, Listening, Resources, Running, Signals};
+use edge::lifecycle::{self, Listening, Resources, Running, Start};
 use edge::log::Log;
-use edge::metrics::{Refusals, Sources};
+use edge::metrics::Sources;
 use edge::os;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -22,16 +22,9 @@ use tunnel::histories::Lean;
 use tunnel::server::Acceptor;
 
 use crate::cli::ConfigArgs;
-use crate::policy::Policy;
+use crate::policy::{self, Policy};
 use observed::Server;
 use streams::Streams;
-
-/// How long tunnels may take to say goodbye, once nothing more is carried.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long the pools' workers may finish what they are at.
-const POOLS_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long streams may take to write their last lines of the log, after the tunnels have drained.
-const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Runs until a signal ends it.
 ///
@@ -43,15 +36,16 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
 }
 
 async fn run_async(args: &ConfigArgs, config: ServerConfig) -> Result<(), Failure> {
-    let log = Log::start(&config.log);
-    let mut signals = Signals::install()
-        .map_err(|error| Failure::Failed(format!("cannot listen to signals: {error}")))?;
-    let descriptors = os::raise_descriptor_limit();
+    let Start {
+        log,
+        mut signals,
+        descriptors,
+    } = Start::new(&config.log)?;
     let credentials = Arc::new(ServerCredentials::load(
         &config.identity,
         config.name.as_ref(),
     )?);
-    let token = token(&config)?;
+    let token = configured_token(config.admin.as_ref())?;
 
     let socket = bind("tunnels", config.tunnel.listen)?;
     let admin_socket = config
@@ -73,23 +67,23 @@ async fn run_async(args: &ConfigArgs, config: ServerConfig) -> Result<(), Failur
         codec: &config.codec,
     };
     let name = credentials.name().to_string();
+    let environment = lifecycle::environment(
+        &name,
+        Lean::Sending,
+        config.tunnel.heartbeat,
+        &resources,
+        policy::history_quotas(&config.client),
+    )
+    .await;
     let environment = Environment {
         resume_window: config.tunnel.resume_window,
-        ..lifecycle::environment(&name, Lean::Sending, config.tunnel.heartbeat, &resources)
+        ..environment
     };
-    let sources = Arc::new(Sources {
-        edge: "server",
-        name: name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        started: Instant::now(),
-        counters: environment.counters.clone(),
-        pools: environment.pools.clone(),
-        budget: environment.budget.clone(),
-        histories: environment.histories.clone(),
-        refusals: Refusals::default(),
-        reload_success: AtomicBool::new(true),
-        certificate_expiry_seconds: AtomicU64::new(0),
-    });
+    let sources = Arc::new(Sources::new(
+        "server",
+        env!("CARGO_PKG_VERSION"),
+        &environment,
+    ));
     let (incoming, arriving) = mpsc::unbounded_channel();
     let (streams, all_done) = Streams::new(Policy::new(&config.client), sources.clone());
     streams.clone().start(arriving);
@@ -113,14 +107,7 @@ async fn run_async(args: &ConfigArgs, config: ServerConfig) -> Result<(), Failur
                 kind: "admin",
                 address: bind,
             });
-            Some(AdminServer::start(
-                socket,
-                Access {
-                    bind,
-                    token: token.map(Token::new),
-                },
-                observed,
-            ))
+            Some(AdminServer::start(socket, Access { bind, token }, observed))
         }
         None => None,
     };
@@ -155,16 +142,6 @@ fn local_address(socket: &TcpListener) -> Result<std::net::SocketAddr, Failure> 
     socket
         .local_addr()
         .map_err(|error| Failure::Failed(format!("a listening socket has no address: {error}")))
-}
-
-fn token(config: &ServerConfig) -> Result<Option<String>, Failure> {
-    Ok(config
-        .admin
-        .as_ref()
-        .map(AdminConfig::token)
-        .transpose()
-        .map_err(Failure::of_configured)?
-        .flatten())
 }
 
 /// The running edge.
@@ -207,7 +184,7 @@ impl Edge {
     fn reload_all(&mut self) -> Result<(), Failure> {
         let config = self.args.load()?;
         let credentials = ServerCredentials::read(&config.identity, config.name.as_ref())?;
-        let token = token(&config)?;
+        let token = configured_token(config.admin.as_ref())?;
 
         // From here on nothing can fail.
         self.warn_of_what_waits(&config);
@@ -217,8 +194,17 @@ impl Edge {
             .end_where(|tunnel| self.credentials.check_client(&tunnel.peer_chain()).err());
         self.streams.set_policy(Policy::new(&config.client));
         self.log.set_level(config.log.level);
+        let rooms = |config: &ServerConfig| {
+            let quotas = config.client.iter().map(|c| (c.name.clone(), c.history));
+            (config.history.size, quotas.collect::<Vec<_>>())
+        };
+        if rooms(&self.config) != rooms(&config) {
+            let quotas = policy::history_quotas(&config.client);
+            let memory = &self.config.memory;
+            lifecycle::resize_histories(&self.sources, &config.history, memory, quotas);
+        }
         if let Some(admin) = &self.admin {
-            admin.set_token(token.map(Token::new));
+            admin.set_token(token);
         }
         self.config = config;
         Ok(())
@@ -237,7 +223,10 @@ impl Edge {
                 "[tunnel] resume_window",
                 old.tunnel.resume_window != new.tunnel.resume_window,
             ),
-            ("[history]", old.history != new.history),
+            (
+                "[history] directory",
+                old.history.directory != new.history.directory,
+            ),
             ("[codec]", old.codec != new.codec),
             ("[pools]", old.pools != new.pools),
             ("[memory]", old.memory != new.memory),
@@ -260,20 +249,14 @@ impl Edge {
             streams,
             admin,
             sources,
-            mut all_done,
+            all_done,
             ..
         } = self;
         drop(admin);
         let tunnels = acceptor.tunnels();
         acceptor.end_where(|_| Some("this program ends".to_owned()));
-        let goodbye = async {
-            for tunnel in &tunnels {
-                tunnel.ended().await;
-            }
-        };
-        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+        lifecycle::say_goodbye(&tunnels).await;
         drop((acceptor, streams));
-        let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, all_done.recv()).await;
-        sources.pools.destroy(POOLS_TIMEOUT).await;
+        lifecycle::end(all_done, &sources).await;
     }
 }

@@ -230,6 +230,12 @@ impl Domain {
         self.after_change(log, history);
     }
 
+    /// Whether a tunnel uses the histories.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        self.leased.load(Ordering::Acquire)
+    }
+
     /// Figures for status and metrics.
     #[must_use]
     pub fn stats(&self) -> DomainStats {

@@ -12,4 +12,5 @@ pub(crate) mod pages;
 pub(crate) mod reader;
 pub(crate) mod saving;
 pub mod storage;
+pub mod survey;
 pub(crate) mod used;

@@ -2,11 +2,12 @@
 //!
 //! With a token every request has to present it. Without one the endpoint is on loopback only, and the Host header must name
 //! loopback or the address it listens on: a web page elsewhere can make a browser connect here by a name of its own, but it cannot
-//! make the browser send another name than that (DNS rebinding).
+//! make the browser send another name than that (DNS rebinding). It can make the browser send a request here that changes something, but not
+//! without saying where it comes from: such a request must come from no page, or from one of this endpoint's own.
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::{HeaderMap, StatusCode, Version, header};
+use axum::http::{HeaderMap, Method, StatusCode, Version, header};
 
 /// The secret that admin requests present.
 #[derive(Clone)]
@@ -58,6 +59,7 @@ impl Access {
     /// The status to answer with, and a line that says why.
     pub fn check(
         &self,
+        method: &Method,
         version: Version,
         headers: &HeaderMap,
     ) -> Result<(), (StatusCode, &'static str)> {
@@ -73,10 +75,16 @@ impl Access {
                 )),
             };
         }
-        match headers
+        let host = headers
             .get(header::HOST)
-            .map(|value| value.to_str().unwrap_or_default())
-        {
+            .map(|value| value.to_str().unwrap_or_default());
+        if !method.is_safe() && !is_own_page(headers, host) {
+            return Err((
+                StatusCode::FORBIDDEN,
+                "a page from elsewhere may not change anything here\n",
+            ));
+        }
+        match host {
             Some(host) if self.is_own_name(host) => Ok(()),
             // No browser leaves it out; a probe that speaks HTTP/1.0 may.
             None if version == Version::HTTP_10 => Ok(()),
@@ -100,6 +108,19 @@ impl Access {
     }
 }
 
+/// Browsers name the page that makes them send something; programs name none.
+fn is_own_page(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    let page = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"))
+        .map(|(_scheme, host)| host);
+    page.is_some() && page == host
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -118,7 +139,7 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
         }
         access
-            .check(version, &headers)
+            .check(&Method::GET, version, &headers)
             .err()
             .map(|(status, _)| status)
     }
@@ -155,6 +176,35 @@ mod tests {
         }
         assert_eq!(host(None), Some(StatusCode::FORBIDDEN));
         assert_eq!(asked(&access, Version::HTTP_10, header::HOST, None), None);
+    }
+
+    #[test]
+    fn only_own_pages_may_change_something() {
+        let access = Access {
+            bind: "127.0.0.1:9900".parse().unwrap(),
+            token: None,
+        };
+        let post = |method: Method, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, "127.0.0.1:9900".parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            access.check(&method, Version::HTTP_11, &headers).is_ok()
+        };
+        assert!(post(Method::POST, None));
+        assert!(post(Method::POST, Some("http://127.0.0.1:9900")));
+        assert!(post(Method::GET, Some("https://evil.example")));
+        for elsewhere in [
+            "https://evil.example",
+            "http://127.0.0.1:8080",
+            "http://127.0.0.1:9900.evil.example",
+            "null",
+            "",
+        ] {
+            assert!(!post(Method::POST, Some(elsewhere)), "{elsewhere}");
+            assert!(!post(Method::DELETE, Some(elsewhere)), "{elsewhere}");
+        }
     }
 
     #[test]

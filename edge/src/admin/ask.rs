@@ -1,4 +1,4 @@
-//! Asks a running edge's admin endpoint: one GET over a plain socket, bounded in time and size.
+//! Asks a running edge's admin endpoint: one request over a plain socket, bounded in time and size.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::Token;
 
-/// The whole exchange takes no longer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// A question is answered at once, so the whole exchange takes no longer.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An order may have to delete files of many gigabytes first; longer than the endpoint keeps a connection is of no use.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// The longest answer that is read: 1,024 services and as many tunnels fit.
 const ANSWER_MAX_BYTES: usize = 4 << 20;
@@ -44,9 +47,26 @@ pub enum AskError {
 /// # Errors
 /// Unreachable within five seconds, refused, or not HTTP.
 pub fn ask(bind: SocketAddr, token: Option<&Token>, path: &str) -> Result<String, AskError> {
+    request(bind, token, &format!("GET {path}"), QUESTION_TIMEOUT)
+}
+
+/// POSTs to `path`, which changes something, and returns the body of a 200.
+///
+/// # Errors
+/// Unreachable, not done within half a minute, refused, or not HTTP.
+pub fn order(bind: SocketAddr, token: Option<&Token>, path: &str) -> Result<String, AskError> {
+    request(bind, token, &format!("POST {path}"), ORDER_TIMEOUT)
+}
+
+fn request(
+    bind: SocketAddr,
+    token: Option<&Token>,
+    line: &str,
+    timeout: Duration,
+) -> Result<String, AskError> {
     let address = reachable(bind);
-    let answer =
-        exchange(address, token, path).map_err(|cause| AskError::Unreachable { address, cause })?;
+    let answer = exchange(address, token, line, timeout)
+        .map_err(|cause| AskError::Unreachable { address, cause })?;
     let not_http = || AskError::NotHttp { address };
     let answer = String::from_utf8(answer).map_err(|_| not_http())?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(not_http)?;
@@ -73,16 +93,21 @@ fn reachable(bind: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bind.port())
 }
 
-fn exchange(address: SocketAddr, token: Option<&Token>, path: &str) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + TIMEOUT;
-    let mut socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    socket.set_write_timeout(Some(TIMEOUT))?;
+fn exchange(
+    address: SocketAddr,
+    token: Option<&Token>,
+    line: &str,
+    timeout: Duration,
+) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + timeout;
+    let mut socket = TcpStream::connect_timeout(&address, QUESTION_TIMEOUT)?;
+    socket.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let authorization = token
         .map(|token| format!("Authorization: {}\r\n", token.authorization()))
         .unwrap_or_default();
     // HTTP/1.0: the answer ends with the connection and is never chunked.
     socket.write_all(
-        format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{authorization}\r\n").as_bytes(),
+        format!("{line} HTTP/1.0\r\nHost: {address}\r\n{authorization}\r\n").as_bytes(),
     )?;
     let mut answer = Vec::new();
     let mut buffer = [0; 16 * 1024];

@@ -1,9 +1,11 @@
-//! The admin endpoint: `/metrics`, `/api/status`, `/healthz` and `/readyz` over HTTP, for scrapers, probes and the `status` command.
+//! The admin endpoint: `/metrics`, `/api/status`, `/api/history`, `/healthz` and `/readyz` over HTTP, for scrapers, probes and the commands
+//! `status` and `history`.
 
 mod access;
 mod ask;
 mod command;
 mod connection;
+mod history;
 mod status;
 mod summary;
 
@@ -20,15 +22,30 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use access::{Access, Token};
-pub use ask::{AskError, ask};
-pub use command::print_status;
+pub use ask::{AskError, ask, order};
+pub use command::{Endpoint, print_status};
+pub use history::{ClearPage, DomainLine, HistoryAccess, HistoryPage, VerifyStarted};
 pub use status::{
     CodecBytes, HistoryStatus, JobStatus, LinkStatus, Savings, ServiceStatus, Status, TunnelStatus,
     ratio,
 };
 pub use summary::summary;
 
+use crate::cli::Failure;
+use crate::config::AdminConfig;
 use crate::metrics::{self, Family};
+
+/// The token that `[admin]` asks for.
+///
+/// # Errors
+/// Its file cannot be used.
+pub fn configured_token(admin: Option<&AdminConfig>) -> Result<Option<Token>, Failure> {
+    let token = admin
+        .map(AdminConfig::token)
+        .transpose()
+        .map_err(Failure::of_configured)?;
+    Ok(token.flatten().map(Token::new))
+}
 
 /// An edge as the admin endpoint sees it. Asked on each request; answers without waiting.
 pub trait Observed: Send + Sync + 'static {
@@ -41,6 +58,8 @@ pub trait Observed: Send + Sync + 'static {
     /// # Errors
     /// What is missing, in one line.
     fn ready(&self) -> Result<(), String>;
+    /// For `/api/history`.
+    fn history(&self) -> HistoryAccess;
 }
 
 /// A running endpoint. Dropping it closes its listening socket.
@@ -81,6 +100,7 @@ fn router(access: Arc<ArcSwap<Access>>, observed: Arc<dyn Observed>) -> Router {
         .route("/api/status", get(status_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready_page))
+        .merge(history::routes())
         .with_state(observed)
         .layer(middleware::from_fn_with_state(access, guard))
 }
@@ -90,7 +110,9 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let checked = access.load().check(request.version(), request.headers());
+    let checked = access
+        .load()
+        .check(request.method(), request.version(), request.headers());
     let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -130,6 +152,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tunnel::histories::{Histories, HistoriesConfig, Lean};
+    use tunnel::pool::{Pools, PoolsConfig};
 
     use super::*;
 
@@ -150,6 +174,22 @@ mod tests {
 
         fn ready(&self) -> Result<(), String> {
             self.0.clone()
+        }
+
+        fn history(&self) -> HistoryAccess {
+            let one = std::num::NonZeroUsize::MIN;
+            let pools = PoolsConfig {
+                codec_threads: one,
+                crypto_threads: one,
+                storage_threads: one,
+                resolve_threads: one,
+                queue: one,
+            };
+            let histories = HistoriesConfig::in_memory(Lean::Receiving, 1 << 20);
+            HistoryAccess {
+                histories: Arc::new(Histories::new(histories)),
+                pools: Arc::new(Pools::start(&tokio::runtime::Handle::current(), pools)),
+            }
         }
     }
 
@@ -219,9 +259,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn histories_in_memory_are_shown_and_cleared_but_not_verified() {
+        let (address, _server) = start(None, Ok(())).await;
+        let answer = page(address, "/api/history").await;
+        assert!(
+            answer.ends_with("{\"directory\":null,\"excuse\":null,\"domains\":[]}"),
+            "{answer}"
+        );
+        let post = async |path: &str, more: &str| {
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n{more}\r\n"
+            );
+            raw(address, &request).await
+        };
+        let answer = post("/api/history/verify", "").await;
+        assert!(answer.starts_with("HTTP/1.1 409"), "{answer}");
+        let answer = post("/api/history/clear?peer=a", "").await;
+        assert!(
+            answer.ends_with("{\"cleared\":[],\"under_way\":[],\"failed\":[]}"),
+            "{answer}"
+        );
+        let answer = post("/api/history/clear", "Origin: https://evil.example\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        let answer = page(address, "/api/history/clear").await;
+        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    }
+
+    #[tokio::test]
     async fn a_foreign_host_is_refused_everywhere() {
         let (address, _server) = start(None, Ok(())).await;
-        for path in ["/metrics", "/api/status", "/healthz", "/nothing"] {
+        for path in [
+            "/metrics",
+            "/api/status",
+            "/api/history",
+            "/healthz",
+            "/nothing",
+        ] {
             let answer = raw(
                 address,
                 &format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"),

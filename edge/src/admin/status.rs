@@ -123,9 +123,9 @@ pub struct CodecBytes {
 }
 
 /// The histories together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistoryStatus {
-    /// Bytes held, own and mirrors.
+    /// Bytes held, own and mirrors; on disk, what their files take.
     pub bytes: u64,
     /// The bound on it.
     pub capacity_bytes: u64,
@@ -133,6 +133,27 @@ pub struct HistoryStatus {
     pub index_bytes: u64,
     /// The part of lookups that led to a copy, 0 to 1; nothing before the first.
     pub hit_rate: Option<f64>,
+    /// Memory of pages: cached, not written yet, or of histories in memory.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Bytes in memory that files still lack.
+    #[serde(default)]
+    pub unwritten_bytes: u64,
+    /// The directory; nothing where they are in memory.
+    #[serde(default)]
+    pub directory: Option<String>,
+    /// Why they are in memory although a directory is configured.
+    #[serde(default)]
+    pub excuse: Option<String>,
+    /// The disk takes nothing at present.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Indexes are still being filled after the start.
+    #[serde(default)]
+    pub loading: bool,
+    /// Pages that could not be read since the start, and are forgotten.
+    #[serde(default)]
+    pub damaged_pages: u64,
 }
 
 /// One long job.
@@ -146,6 +167,15 @@ pub struct JobStatus {
     pub why: String,
     /// queued, running, syncing, stopping, finished or stopped.
     pub state: String,
+    /// Bytes to be worked on, of jobs that know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Bytes of them that are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_bytes: Option<u64>,
+    /// Pages found damaged, of a verification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged_pages: Option<u64>,
 }
 
 impl Status {
@@ -184,7 +214,10 @@ mod tests {
             }],
             "savings": {"lan_bytes": 0, "wan_bytes": 0, "ratio": null},
             "codec": {"copied": 0, "compressed": 0, "raw": 0},
-            "history": {"bytes": 0, "capacity_bytes": 0, "index_bytes": 0, "hit_rate": null},
+            "history": {
+                "bytes": 0, "capacity_bytes": 0, "index_bytes": 0, "hit_rate": null, "memory_bytes": 0, "unwritten_bytes": 0, "directory": null, "excuse": null,
+                "read_only": false, "loading": false, "damaged_pages": 0
+            },
             "jobs": []
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);

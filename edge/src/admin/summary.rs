@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::status::{CodecBytes, ServiceStatus, Status, TunnelStatus, ratio};
+use super::status::{CodecBytes, HistoryStatus, ServiceStatus, Status, TunnelStatus, ratio};
 
 /// The text that `status` prints.
 pub fn summary(status: &Status) -> String {
@@ -57,22 +57,59 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         size(compressed),
         size(raw)
     )?;
-    let history = status.history;
-    let hits = history
-        .hit_rate
-        .map_or_else(|| "-".to_owned(), |rate| format!("{:.0} %", rate * 100.0));
-    writeln!(
-        text,
-        "history: {} of {}, index {}, hit rate {hits}",
-        size(history.bytes),
-        size(history.capacity_bytes),
-        size(history.index_bytes)
-    )?;
+    history_lines(text, &status.history)?;
     for job in &status.jobs {
-        writeln!(
+        write!(
             text,
             "job {}: {} for {}, {}",
             job.token, job.why, job.who, job.state
+        )?;
+        if let (Some(done), Some(total)) = (job.done_bytes, job.total_bytes) {
+            write!(text, ", {} of {}", size(done), size(total))?;
+        }
+        if let Some(pages) = job.damaged_pages {
+            write!(text, ", {pages} pages damaged")?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
+fn history_lines(text: &mut String, history: &HistoryStatus) -> std::fmt::Result {
+    let hits = history
+        .hit_rate
+        .map_or_else(|| "-".to_owned(), |rate| format!("{:.0} %", rate * 100.0));
+    let place = if history.directory.is_some() {
+        "on disk"
+    } else {
+        "in memory"
+    };
+    writeln!(
+        text,
+        "history: {} of {} {place}, index {}{}, hit rate {hits}",
+        size(history.bytes),
+        size(history.capacity_bytes),
+        size(history.index_bytes),
+        if history.loading {
+            " (still loading)"
+        } else {
+            ""
+        },
+    )?;
+    if let Some(excuse) = &history.excuse {
+        writeln!(text, "history: in memory, because {excuse}")?;
+    }
+    if history.read_only {
+        writeln!(
+            text,
+            "history: the disk takes nothing at present, so nothing new is remembered; the log says why"
+        )?;
+    }
+    if history.damaged_pages > 0 {
+        writeln!(
+            text,
+            "history: {} pages could not be read and are forgotten",
+            history.damaged_pages
         )?;
     }
     Ok(())
@@ -158,7 +195,7 @@ fn number(value: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::{HistoryStatus, LinkStatus, Savings};
+    use super::super::status::{JobStatus, LinkStatus, Savings};
     use super::*;
 
     #[test]
@@ -201,8 +238,21 @@ mod tests {
                 capacity_bytes: 1 << 30,
                 index_bytes: 4096,
                 hit_rate: Some(0.834),
+                directory: Some("/srv/history".to_owned()),
+                loading: true,
+                read_only: true,
+                damaged_pages: 2,
+                ..HistoryStatus::default()
             },
-            jobs: Vec::new(),
+            jobs: vec![JobStatus {
+                token: "7".to_owned(),
+                who: "histories".to_owned(),
+                why: "verify".to_owned(),
+                state: "running".to_owned(),
+                total_bytes: Some(2048),
+                done_bytes: Some(1024),
+                damaged_pages: Some(1),
+            }],
         };
         let expected = "\
 wanproxy-client branch-1 (version 0.1.0), up 1h 2m 5s
@@ -213,7 +263,10 @@ files    forward  127.0.0.1:8445  1     12     2.0 KiB  512 B  4.0
 
 savings: 2.0 KiB on the LAN, 1.0 KiB on the WAN, ratio 2.0
 sent: 1 B copied, 2 B compressed, 3 B raw
-history: 1.0 MiB of 1.0 GiB, index 4.0 KiB, hit rate 83 %
+history: 1.0 MiB of 1.0 GiB on disk, index 4.0 KiB (still loading), hit rate 83 %
+history: the disk takes nothing at present, so nothing new is remembered; the log says why
+history: 2 pages could not be read and are forgotten
+job 7: verify for histories, running, 1.0 KiB of 2.0 KiB, 1 pages damaged
 ";
         assert_eq!(summary(&status), expected);
     }

@@ -6,8 +6,11 @@ use super::client::ClientConfig;
 use super::listen::{Dedup, ListenConfig, ListenKind};
 use super::policy::Rule;
 use super::resources::{MemoryConfig, PoolsConfig};
-use super::sections::{AdminConfig, CodecConfig, HistoryConfig, Level, LogConfig, LogFormat};
+use super::sections::{
+    AdminConfig, CodecConfig, DEFAULT_HISTORY_BYTES, HistoryConfig, Level, LogConfig, LogFormat,
+};
 use super::server::{ClientPolicyConfig, ServerConfig};
+use super::units::Size;
 
 impl ClientConfig {
     /// What a client edge with this configuration would do, a sentence a line.
@@ -109,8 +112,11 @@ fn policy(client: &ClientPolicyConfig) -> String {
         (false, true) => rules(&client.allow),
         (false, false) => format!("{} except {}", rules(&client.allow), rules(&client.deny)),
     };
+    let history = client
+        .history
+        .map_or_else(String::new, |size| format!(", and {size} of history each"));
     format!(
-        "Clients named {} could reach {reach}, with at most {} streams at a time and {} new ones a second.",
+        "Clients named {} could reach {reach}, with at most {} streams at a time and {} new ones a second{history}.",
         client.name, client.max_streams, client.new_streams_per_second
     )
 }
@@ -121,19 +127,31 @@ fn shared(
     pools: &PoolsConfig,
     memory: &MemoryConfig,
 ) -> [String; 2] {
-    let size = history
-        .size
-        .map_or("half of that".to_owned(), |size| format!("at most {size}"));
+    let budget = memory.budget;
+    let memory = match (&history.directory, history.size) {
+        (None, size) => format!(
+            "It would use {budget} at most for buffers and histories, and {} for histories, which are kept in memory.",
+            size.map_or("half of that".to_owned(), |size| format!("at most {size}"))
+        ),
+        (Some(directory), size) => format!(
+            "It would use {budget} at most for buffers, indexes and caches, and keep histories in {}, where they take {} at most.",
+            directory.display(),
+            size.map_or_else(
+                || format!(
+                    "half of what the disk has free, {}",
+                    Size::from_bytes(DEFAULT_HISTORY_BYTES)
+                ),
+                |size| size.to_string()
+            )
+        ),
+    };
     let level = match codec.level {
         Level::Auto => "compress at a level of its own choice".to_owned(),
         Level::Off => "find repeats but compress nothing else".to_owned(),
         Level::Fixed(level) => format!("compress at level {}", level.get()),
     };
     [
-        format!(
-            "It would use {} at most for buffers and histories, and {size} for histories, which are kept in memory.",
-            memory.budget
-        ),
+        memory,
         format!(
             "It would {level}, with {} codec and {} crypto threads, queues of {} jobs, and blocks below {} encoded on the spot.",
             pools.codec_threads, pools.crypto_threads, pools.queue, pools.inline_below

@@ -27,7 +27,8 @@ pub use policy::{Destination, HostPattern, Ports, Rule};
 pub use resources::{Budget, MIN_BUDGET_BYTES, MemoryConfig, PoolsConfig};
 pub(crate) use sections::parent;
 pub use sections::{
-    AdminConfig, CodecConfig, HistoryConfig, Level, LogConfig, LogFormat, LogLevel, ZstdLevel,
+    AdminConfig, CodecConfig, DEFAULT_HISTORY_BYTES, HistoryConfig, Level, LogConfig, LogFormat,
+    LogLevel, ZstdLevel,
 };
 pub use server::{ClientPolicyConfig, ServerConfig, ServerTunnelConfig};
 pub use target::{Host, Target, parse_bind, parse_host_name};

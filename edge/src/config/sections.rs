@@ -17,9 +17,15 @@ use crate::identity::{IdentityError, read_private};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryConfig {
-    /// Bound of all histories and mirrors together; `None` means half of the memory budget.
+    /// Where histories are kept, resolved already; `None` means in memory.
+    pub directory: Option<PathBuf>,
+    /// Bound of all histories and mirrors together; `None` means [`DEFAULT_HISTORY_BYTES`] or half of what the disk has free, and in memory half
+    /// of the memory budget.
     pub size: Option<Size>,
 }
+
+/// The most that histories on disk take when no size is given.
+pub const DEFAULT_HISTORY_BYTES: u64 = 10 << 30;
 
 /// `[codec]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,8 +165,8 @@ const MAX_TOKEN_BYTES: u64 = 1 << 10;
 const MIN_TOKEN_BYTES: usize = 16;
 
 const HISTORY: Keys = Keys {
-    offered: &["size"],
-    later: &["directory"],
+    offered: &["directory", "size"],
+    later: &[],
 };
 const CODEC: Keys = Keys {
     offered: &["level"],
@@ -201,11 +207,7 @@ impl SharedSections {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             identity: credentials::read(top, side, directory)?,
-            history: HistoryConfig {
-                size: top
-                    .section("history", &HISTORY)?
-                    .map_or(Ok(None), |s| s.parse("size", str::parse))?,
-            },
+            history: history(top, directory)?,
             codec: CodecConfig {
                 level: top
                     .section("codec", &CODEC)?
@@ -218,6 +220,18 @@ impl SharedSections {
             log: log(top)?,
         })
     }
+}
+
+fn history(top: &Section<'_>, directory: &Path) -> Result<HistoryConfig, ConfigError> {
+    let section = top.section("history", &HISTORY)?;
+    Ok(HistoryConfig {
+        directory: section.as_ref().map_or(Ok(None), |s| {
+            s.parse("directory", |text| file_path(directory, text))
+        })?,
+        size: section
+            .as_ref()
+            .map_or(Ok(None), |s| s.parse("size", str::parse))?,
+    })
 }
 
 fn admin(top: &Section<'_>, directory: &Path) -> Result<Option<AdminConfig>, ConfigError> {

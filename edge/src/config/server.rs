@@ -14,7 +14,7 @@ use super::sections::{
     AdminConfig, CodecConfig, HistoryConfig, LogConfig, SharedSections, Side, parent,
 };
 use super::target::parse_bind;
-use super::units::duration_between;
+use super::units::{Size, duration_between};
 use super::{
     DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_RESUME_WINDOW, MAX_DRAIN_TIMEOUT,
     MAX_HEARTBEAT, MAX_RESUME_WINDOW, MIN_HEARTBEAT, read_file,
@@ -75,6 +75,8 @@ pub struct ClientPolicyConfig {
     pub max_streams: NonZeroU32,
     /// Streams opened in a second.
     pub new_streams_per_second: NonZeroU32,
+    /// Room that each of them has reserved in the histories; `None`: a part of what is left when it first comes.
+    pub history: Option<Size>,
 }
 
 const TOP: Keys = Keys {
@@ -95,8 +97,9 @@ const CLIENT: Keys = Keys {
         "deny",
         "max_streams",
         "new_streams_per_second",
+        "history",
     ],
-    later: &["source", "rate", "history"],
+    later: &["source", "rate"],
 };
 
 /// `[[client]]` sections; the list is walked for each tunnel.
@@ -193,6 +196,7 @@ fn clients(top: &Section<'_>) -> Result<Vec<ClientPolicyConfig>, ConfigError> {
                 MAX_NEW_STREAMS_PER_SECOND,
                 DEFAULT_NEW_STREAMS_PER_SECOND,
             )?,
+            history: section.parse("history", str::parse)?,
         });
     }
     Ok(clients)

@@ -28,6 +28,7 @@ certificate = "/srv/edge.pem"
 key = "edge.key"
 pins = []
 [history]
+directory = "history"
 size = "20GiB"
 [codec]
 level = 3
@@ -77,6 +78,10 @@ fn every_key_of_a_client_arrives() {
     assert_eq!(config.identity.ca, PathBuf::from("/etc/wanproxy/ca.pem"));
     assert_eq!(config.identity.certificate, PathBuf::from("/srv/edge.pem"));
     assert_eq!(config.history.size, Some(Size::from_bytes(20 << 30)));
+    assert_eq!(
+        config.history.directory,
+        Some(PathBuf::from("/etc/wanproxy/history"))
+    );
     assert_eq!(config.codec.level.to_string(), "3");
     assert_eq!(
         (
@@ -188,7 +193,6 @@ fn keys_of_later_versions_are_refused_as_such() {
     for text in [
         format!("{tunnel}links = \"auto\""),
         format!("{tunnel}[[tunnel.path]]\nbind = \"192.0.2.1\""),
-        format!("{tunnel}[history]\ndirectory = \"history\""),
         format!("{tunnel}[[accept]]\nallow = []"),
         format!("{tunnel}{listen}rate = \"1Mbit/s\""),
         format!("{tunnel}{listen}proxy_send = \"v1\""),
@@ -201,7 +205,7 @@ fn keys_of_later_versions_are_refused_as_such() {
             "{message}"
         );
     }
-    for key in ["source = []", "rate = \"1Mbit/s\"", "history = \"5GiB\""] {
+    for key in ["source = []", "rate = \"1Mbit/s\""] {
         let message = server(&format!(
             "[tunnel]\nlisten = \"1\"\n[[client]]\nname = \"*\"\n{key}"
         ))

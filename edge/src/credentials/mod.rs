@@ -39,7 +39,10 @@ fn for_tls(identity: &Identity) -> Credentials {
 }
 
 /// The identity must have the name that the configuration expects, if it expects one.
-fn check_name(
+///
+/// # Errors
+/// It has another.
+pub fn check_name(
     identity: &Identity,
     config: &IdentityConfig,
     expected: Option<&EdgeName>,

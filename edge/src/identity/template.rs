@@ -57,6 +57,11 @@ allow = [{rules}]
 deny = []
 # max_streams = 10000
 # new_streams_per_second = 1000
+# history = "1GiB"                    # room that each of them has reserved; default: half of what is left when it first comes
+
+[history]                             # what was sent before and need not be sent again; holds plain bytes of traffic
+directory = "history"                 # relative to this file
+# size = "10GiB"                      # default: this, but no more than half of what the disk has free
 
 [admin]                               # dashboard, metrics and status
 bind = "127.0.0.1:9901"
@@ -98,6 +103,10 @@ key = "edge.key"
 # name = "proxy"
 # kind = "socks5"                     # the application names the target
 # bind = "127.0.0.1:1080"
+
+[history]                             # what was received before and need not be sent again; holds plain bytes of traffic
+directory = "history"                 # relative to this file
+# size = "10GiB"                      # default: this, but no more than half of what the disk has free
 
 [admin]                               # dashboard, metrics and status
 bind = "127.0.0.1:9900"

@@ -8,30 +8,22 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tunnel::budget::Budget;
 use tunnel::environment::Environment;
-use tunnel::histories::{Histories, Lean};
+use tunnel::histories::{Lean, QuotaOf};
 use tunnel::metrics::Registry;
 use tunnel::pool::{Pools, PoolsConfig};
 use tunnel::state::{LevelChoice, Limits};
 
+use super::histories;
 use crate::config::{self, CodecConfig, HistoryConfig, MemoryConfig};
 use crate::os;
 
 /// Threads that resolve names. A name server that does not answer holds one for up to half a minute; eight let others go on.
 const RESOLVE_THREADS: usize = 8;
-/// Threads for file work; histories on disk are not here yet, so there is little of it.
+/// Threads for file work: the keeper of histories has one most of the time, and certificates and new histories must not wait for its disk.
 const STORAGE_THREADS: usize = 2;
 
 /// Sent bytes that stay unacknowledged for so long end a link. Three heartbeats of the default, after which the link is dead anyway.
 const LINK_USER_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// What a machine is taken to have that does not say how much memory it has.
-const UNKNOWN_MEMORY_BYTES: u64 = 1 << 30;
-
-/// Histories in memory take at most one part in so many of the budget; the rest is for streams.
-const HISTORY_DIVISOR: u64 = 2;
-
-/// The index takes at most one byte for so many bytes of history.
-const HISTORY_BYTES_PER_INDEX_BYTE: u64 = 8;
 
 /// The sections that [`environment`] wants.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +38,14 @@ pub struct Resources<'a> {
     pub codec: &'a CodecConfig,
 }
 
-/// Starts what tunnels share. Within a runtime. Tunnels are not resumed unless the caller sets a window.
-pub fn environment(
+/// Starts what tunnels share. `quota_of` is what the configuration gives to peers as history. Tunnels are not resumed unless the caller sets a
+/// window.
+pub async fn environment(
     name: &str,
     lean: Lean,
     heartbeat: Duration,
     resources: &Resources<'_>,
+    quota_of: QuotaOf,
 ) -> Environment {
     let Resources {
         pools,
@@ -59,22 +53,6 @@ pub fn environment(
         history,
         codec,
     } = resources;
-    let split = Split::new(
-        memory
-            .budget
-            .bytes(os::available_memory_bytes().unwrap_or(UNKNOWN_MEMORY_BYTES)),
-        history.size.map(config::Size::bytes),
-    );
-    if let Some(size) = history
-        .size
-        .filter(|size| size.bytes() > split.history_bytes)
-    {
-        tracing::warn!(
-            wanted_bytes = size.bytes(),
-            given_bytes = split.history_bytes,
-            "[history] size is more than half of the memory budget; histories are in memory in this version"
-        );
-    }
     let threads = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
     let pools_config = PoolsConfig {
         codec_threads: pools.codec_threads,
@@ -83,14 +61,17 @@ pub fn environment(
         resolve_threads: threads(RESOLVE_THREADS),
         queue: pools.queue,
     };
+    let started = Arc::new(Pools::start(&Handle::current(), pools_config));
+    let (histories, streams_bytes) =
+        histories::open(lean, history, memory, quota_of, &started).await;
     Environment {
         instance: rand::random(),
         name: name.to_owned(),
-        pools: Arc::new(Pools::start(&Handle::current(), pools_config)),
+        pools: started,
         budget: Arc::new(Budget::new(
-            usize::try_from(split.streams_bytes).unwrap_or(usize::MAX),
+            usize::try_from(streams_bytes).unwrap_or(usize::MAX),
         )),
-        histories: Arc::new(Histories::new(split.history_bytes, lean)),
+        histories,
         counters: Arc::new(Registry::new()),
         inline_below_bytes: usize::try_from(pools.inline_below.bytes()).unwrap_or(usize::MAX),
         heartbeat,
@@ -99,27 +80,6 @@ pub fn environment(
         level: level(codec.level),
         tune: tune_link,
         sample: |socket| os::sample_link(socket),
-    }
-}
-
-/// How the memory budget is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Split {
-    history_bytes: u64,
-    streams_bytes: u64,
-}
-
-impl Split {
-    fn new(budget_bytes: u64, history_size_bytes: Option<u64>) -> Self {
-        let most = budget_bytes / HISTORY_DIVISOR;
-        let history_bytes = history_size_bytes.unwrap_or(most).min(most);
-        let index_bytes = history_bytes / HISTORY_BYTES_PER_INDEX_BYTE;
-        Self {
-            history_bytes,
-            streams_bytes: budget_bytes
-                .saturating_sub(history_bytes)
-                .saturating_sub(index_bytes),
-        }
     }
 }
 
@@ -140,39 +100,6 @@ fn tune_link(socket: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn histories_take_what_is_asked_and_never_more_than_half() {
-        let mib = 1 << 20;
-        assert_eq!(
-            Split::new(1024 * mib, None),
-            Split {
-                history_bytes: 512 * mib,
-                streams_bytes: 448 * mib
-            }
-        );
-        assert_eq!(
-            Split::new(1024 * mib, Some(20 << 30)),
-            Split {
-                history_bytes: 512 * mib,
-                streams_bytes: 448 * mib
-            }
-        );
-        assert_eq!(
-            Split::new(1024 * mib, Some(8 * mib)),
-            Split {
-                history_bytes: 8 * mib,
-                streams_bytes: 1015 * mib
-            }
-        );
-        assert_eq!(
-            Split::new(1024 * mib, Some(0)),
-            Split {
-                history_bytes: 0,
-                streams_bytes: 1024 * mib
-            }
-        );
-    }
 
     #[test]
     fn automatic_is_the_default_level() {

@@ -101,11 +101,12 @@ impl Sources {
         for (reason, count) in self.counters.refused() {
             refused.push(&[("reason", refuse_label(reason))], count);
         }
+        let damaged = self.counters.integrity_failures.get() + self.histories.stats().damaged_pages;
         let failures = Family::counter(
             "wanproxy_integrity_failures",
-            "Blocks whose checksum was wrong",
+            "Blocks and pages of histories whose checksum was wrong",
         )
-        .with(&[], self.counters.integrity_failures.get());
+        .with(&[], damaged);
         let mut refusals = Family::counter(
             "wanproxy_policy_refusals",
             "Streams refused by policy or limits",
@@ -157,7 +158,7 @@ impl Sources {
         for usage in Use::ALL {
             // Histories have room of their own beside the budget of streams.
             let bytes = match usage {
-                Use::History => stats.own_bytes + stats.mirror_bytes,
+                Use::History => stats.memory_bytes,
                 Use::Index => stats.index_bytes,
                 _ => u64::try_from(snapshot.used_for(usage)).unwrap_or(u64::MAX),
             };

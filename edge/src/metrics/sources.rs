@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tunnel::budget::Budget;
+use tunnel::environment::Environment;
 use tunnel::handle::TunnelHandle;
 use tunnel::histories::Histories;
 use tunnel::metrics::{CodecCounters, Directions, Registry, StreamResult};
-use tunnel::pool::Pools;
+use tunnel::pool::{JobState, Pools};
 
 use super::Refusals;
 use crate::admin::{
-    CodecBytes, HistoryStatus, LinkStatus, Savings, ServiceStatus, Status, TunnelStatus,
+    CodecBytes, HistoryAccess, HistoryStatus, JobStatus, LinkStatus, Savings, ServiceStatus,
+    Status, TunnelStatus,
 };
 
 /// The counters of one running edge.
@@ -55,6 +57,31 @@ pub struct OwnService {
 }
 
 impl Sources {
+    /// Those of an edge that starts now, `client` or `server`.
+    pub fn new(edge: &'static str, version: &'static str, environment: &Environment) -> Self {
+        Self {
+            edge,
+            name: environment.name.clone(),
+            version,
+            started: Instant::now(),
+            counters: environment.counters.clone(),
+            pools: environment.pools.clone(),
+            budget: environment.budget.clone(),
+            histories: environment.histories.clone(),
+            refusals: Refusals::default(),
+            reload_success: AtomicBool::new(true),
+            certificate_expiry_seconds: AtomicU64::new(0),
+        }
+    }
+
+    /// For `/api/history`.
+    pub fn history(&self) -> HistoryAccess {
+        HistoryAccess {
+            histories: self.histories.clone(),
+            pools: self.pools.clone(),
+        }
+    }
+
     /// Notes when the certificate ends.
     pub fn set_certificate_expiry(&self, not_after: SystemTime) {
         let seconds = not_after
@@ -133,14 +160,67 @@ impl Sources {
             savings: Savings::new(lan_bytes, wan_bytes),
             codec: by_peer.values().copied().fold(CodecBytes::default(), plus),
             history: HistoryStatus {
-                bytes: stats.own_bytes + stats.mirror_bytes,
+                bytes: stats.held_bytes(),
                 capacity_bytes: stats.capacity_bytes,
                 index_bytes: stats.index_bytes,
                 hit_rate: (stats.lookups > 0).then(|| stats.hits as f64 / stats.lookups as f64),
+                memory_bytes: stats.memory_bytes,
+                unwritten_bytes: stats.unwritten_bytes,
+                directory: self
+                    .histories
+                    .directory()
+                    .map(|path| path.display().to_string()),
+                excuse: self.histories.excuse().map(str::to_owned),
+                read_only: stats.is_read_only,
+                loading: stats.is_loading,
+                damaged_pages: stats.damaged_pages,
             },
-            // No job of this version outlives its stream.
-            jobs: Vec::new(),
+            jobs: self.jobs(),
         }
+    }
+
+    /// Jobs that have an owner, and verifications that have ended.
+    fn jobs(&self) -> Vec<JobStatus> {
+        let mut jobs: Vec<JobStatus> = self
+            .pools
+            .all()
+            .iter()
+            .flat_map(|pool| pool.jobs())
+            .map(|job| JobStatus {
+                token: job.token.to_string(),
+                who: job.name.who.into_owned(),
+                why: job.name.why.to_owned(),
+                state: job.state.label().to_owned(),
+                ..JobStatus::default()
+            })
+            .collect();
+        for verification in self.histories.verifications() {
+            let token = verification.token.to_string();
+            let index = jobs
+                .iter()
+                .position(|job| job.token == token && job.why == "verify")
+                .unwrap_or_else(|| {
+                    jobs.push(JobStatus {
+                        token,
+                        who: "histories".to_owned(),
+                        why: "verify".to_owned(),
+                        // Between its last step and the note of its end.
+                        state: JobState::Running.label().to_owned(),
+                        ..JobStatus::default()
+                    });
+                    jobs.len() - 1
+                });
+            let Some(job) = jobs.get_mut(index) else {
+                continue;
+            };
+            if let Some(ended) = verification.ended {
+                job.state = ended.label().to_owned();
+            }
+            job.total_bytes = Some(verification.found.total_bytes);
+            job.done_bytes = Some(verification.found.done_bytes);
+            job.damaged_pages = Some(verification.found.damaged_pages);
+        }
+        jobs
     }
 
     fn tunnel_status(
@@ -216,7 +296,7 @@ pub(super) mod tests {
     use std::num::NonZeroUsize;
 
     use tokio::runtime::Handle;
-    use tunnel::histories::Lean;
+    use tunnel::histories::{HistoriesConfig, Lean};
     use tunnel::pool::PoolsConfig;
 
     use super::*;
@@ -239,7 +319,10 @@ pub(super) mod tests {
             counters: Arc::new(Registry::new()),
             pools: Arc::new(Pools::start(&Handle::current(), config)),
             budget: Arc::new(Budget::new(64 << 20)),
-            histories: Arc::new(Histories::new(1 << 20, Lean::Receiving)),
+            histories: Arc::new(Histories::new(HistoriesConfig::in_memory(
+                Lean::Receiving,
+                1 << 20,
+            ))),
             refusals: Refusals::default(),
             reload_success: AtomicBool::new(true),
             certificate_expiry_seconds: AtomicU64::new(0),

@@ -3,11 +3,13 @@
 //! Linux comes first. What another Unix lacks is a [`Feature`] that is absent there, and never a broken build. Every call goes
 //! through the safe wrappers of `socket2` and `rustix`, but for the one question that they do not know (see `line`).
 
+mod disk;
 mod limits;
 mod line;
 mod process;
 mod socket;
 
+pub use disk::{free_disk_bytes, is_writable};
 pub use limits::{available_memory_bytes, raise_descriptor_limit};
 pub use line::sample_link;
 pub use process::{ProcessStats, process_stats};

@@ -211,18 +211,16 @@ impl Dialer {
             config.resume_window = Duration::ZERO;
         }
         let is_resumable = !config.resume_window.is_zero();
-        let mut tunnel = Tunnel::new(
+        let tunnel = Tunnel::new(
             config,
             self.environment.budget.clone(),
             self.environment.counters.clone(),
             Instant::now(),
         );
-        for domain in &self.config.domains {
-            let histories = self.environment.histories.domain(&peer.name, &domain.name);
-            if let Some(histories) = histories {
-                tunnel.attach_domain(domain.id, domain.name.clone(), histories, Instant::now());
-            }
-        }
+        let (histories, domains) = (&self.environment.histories, &self.config.domains);
+        histories
+            .prepare(&self.environment.pools.storage, &peer.name, domains)
+            .await;
         let counters = self.environment.counters.peer(&peer.name);
         let peer: Arc<str> = peer.name.into();
         let published = Published::new(peer, link.session().peer_chain());
@@ -236,7 +234,8 @@ impl Dialer {
             mail: (sender, receiver),
             incoming: self.incoming.clone(),
             renewals: None,
-            histories: Some(self.environment.histories.clone()),
+            histories: Some(histories.clone()),
+            domains: domains.clone(),
             counters,
             published,
             sample: self.environment.sample,

@@ -10,13 +10,14 @@ mod resume;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use codec::frame::{DomainId, Reason};
+use codec::frame::Reason;
 use tokio::sync::{mpsc, watch};
 
 pub use error::ConnectError;
 
 use crate::environment::{ClientIdentity, Environment};
 use crate::handle::{EndCause, TunnelHandle};
+pub use crate::histories::DomainSpec;
 use crate::pool::{JobName, Pools};
 use crate::stream::IncomingStream;
 use dialer::Dialer;
@@ -35,15 +36,6 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 const RENEWAL_CHECK_EVERY: Duration = Duration::from_secs(3600);
 /// A server that has not answered a request for a certificate by then will not: signing takes milliseconds, the line perhaps seconds.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A domain of one of this edge's services.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainSpec {
-    /// 0 for the shared domain, odd for this edge's isolated ones.
-    pub id: DomainId,
-    /// Empty for the shared domain, `c:SERVICE` otherwise.
-    pub name: String,
-}
 
 /// What a connector is started with.
 pub struct ConnectorConfig {

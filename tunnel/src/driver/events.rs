@@ -56,13 +56,7 @@ impl Driver {
             }
             Event::OpensAvailable => self.open_waiting(now),
             Event::GoAway { .. } => self.begin_drain(),
-            Event::DomainOffered { domain, name } => {
-                if let Some(histories) = &self.histories
-                    && let Some(histories) = histories.domain(&self.published.peer, &name)
-                {
-                    self.tunnel.attach_domain(domain, name, histories, now);
-                }
-            }
+            Event::DomainOffered { domain, name } => self.want_domain(domain, name, now),
             Event::Renew { request } => match &self.renewals {
                 Some(renewals) if renewals.send(request).is_ok() => {}
                 _ => self.tunnel.renewed(Renewed::Refused {

@@ -106,6 +106,9 @@ impl Driver {
                     self.tunnel.refuse(id, reason, now);
                 }
             }
+            Command::AttachDomain(id, name, domain) => {
+                self.tunnel.attach_domain(id, name, domain, now);
+            }
             Command::Renew(request, answer) => {
                 self.renewed = Some(answer);
                 self.tunnel.renew(request);

@@ -3,6 +3,7 @@
 //! Nothing here blocks. What costs CPU goes to the pools and comes back as mail, except what is small enough to be done
 //! on the spot. Each poll clears the pokes first, then drains what was queued, until nothing moves any more.
 
+mod domains;
 mod events;
 mod jobs;
 mod links;
@@ -17,13 +18,14 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use codec::frame::{Reason, StreamId};
+use codec::domain::Domain;
+use codec::frame::{DomainId, Reason, StreamId};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use crate::handle::{EndCause, Published};
-use crate::histories::Histories;
+use crate::histories::{DomainSpec, Histories};
 use crate::link::{Link, LinkError, OpenOutput};
 use crate::metrics::PeerCounters;
 use crate::pool::{Outcome, Pools, SlotWaiter};
@@ -78,6 +80,8 @@ pub(crate) enum Command {
     Accept(Arc<Shared>, Option<SocketAddr>),
     /// The target of an incoming stream cannot be had.
     Refuse(Arc<Shared>, Reason),
+    /// The histories of a domain are at hand.
+    AttachDomain(DomainId, String, Arc<Domain>),
     /// Ask the peer for a new certificate (client edge).
     Renew(Bytes, oneshot::Sender<codec::frame::Renewed>),
     /// Answer the peer's request for a certificate (server edge).
@@ -114,10 +118,12 @@ pub(crate) struct Parts {
     pub(crate) mail: (Sender<Mail>, Receiver<Mail>),
     pub(crate) incoming: mpsc::UnboundedSender<IncomingStream>,
     pub(crate) renewals: Option<mpsc::UnboundedSender<Bytes>>,
-    /// Where a domain that the peer offers is found; none where the peer is to have none.
+    /// Where domains are found, those of this edge and those that the peer offers; none where the peer is to have none.
     pub(crate) histories: Option<Arc<Histories>>,
     /// Counters of the peer.
     pub(crate) counters: Arc<PeerCounters>,
+    /// Domains to begin with.
+    pub(crate) domains: Vec<DomainSpec>,
     pub(crate) published: Published,
     /// What the kernel says of a link's socket.
     pub(crate) sample: fn(&TcpStream) -> Option<LineSample>,
@@ -220,6 +226,9 @@ impl Driver {
             ending: None,
         };
         driver.add_link(parts.link, Instant::now());
+        for DomainSpec { id, name } in parts.domains {
+            driver.want_domain(id, name, Instant::now());
+        }
         driver
     }
 

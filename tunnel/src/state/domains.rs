@@ -53,6 +53,8 @@ struct Attached {
     mirror_agreed: bool,
     /// What the peer said last of its own history and of its mirror: after a lost line it may say the same again, which changes nothing.
     heard: [Option<Coverage>; 2],
+    /// What the peer was told last as Quota.
+    offered_bytes: u64,
     floors: Floors,
 }
 
@@ -81,6 +83,7 @@ impl Domains {
             own_agreed: false,
             mirror_agreed: false,
             heard: [None, None],
+            offered_bytes: 0,
             floors: Floors::default(),
         };
         self.attached.insert(id, attached);
@@ -267,6 +270,19 @@ impl Domains {
         }
     }
 
+    /// Tells the peer again what our mirrors may hold, where that has changed: another size, or a disk that takes no more. Returns what to send.
+    pub(super) fn renew_quotas(&mut self) -> Vec<Frame> {
+        let held = self
+            .attached
+            .iter_mut()
+            .filter(|(_, attached)| attached.lease.is_some());
+        held.filter_map(|(id, attached)| {
+            let has_changed = attached.domain.quota_offer() != attached.offered_bytes;
+            has_changed.then(|| attached.quota(*id))
+        })
+        .collect()
+    }
+
     /// When a floor that the peer has not answered is raised all the same.
     pub(super) fn floor_deadline(&self) -> Option<Instant> {
         self.attached
@@ -277,12 +293,17 @@ impl Domains {
 }
 
 impl Attached {
-    fn introduce(&self, id: DomainId) -> Vec<Frame> {
-        let quota = Frame::Quota {
-            domain: id,
-            bytes: self.domain.quota_offer(),
-        };
+    fn introduce(&mut self, id: DomainId) -> Vec<Frame> {
+        let quota = self.quota(id);
         vec![self.claim(id, Log::Own), self.claim(id, Log::Mirror), quota]
+    }
+
+    fn quota(&mut self, id: DomainId) -> Frame {
+        self.offered_bytes = self.domain.quota_offer();
+        Frame::Quota {
+            domain: id,
+            bytes: self.offered_bytes,
+        }
     }
 
     fn claim(&self, id: DomainId, log: Log) -> Frame {
@@ -400,6 +421,28 @@ mod tests {
             held.reserve(100).is_some(),
             "what was agreed may be appended to"
         );
+    }
+
+    #[test]
+    fn a_quota_that_has_changed_is_told_again_and_once() {
+        let shared = domain(1);
+        let mut here = Domains::default();
+        let now = Instant::now();
+        here.attach(DomainId::SHARED, String::new(), shared.clone(), now);
+        assert_eq!(here.renew_quotas(), []);
+        shared.set_capacity(1 << 20, 1 << 19);
+        let told = here.renew_quotas();
+        let bytes = shared.quota_offer();
+        assert_eq!(bytes, 1 << 19);
+        let domain = DomainId::SHARED;
+        assert_eq!(told, [Frame::Quota { domain, bytes }]);
+        assert_eq!(here.renew_quotas(), []);
+        // Whoever does not hold the histories says nothing about them.
+        let mut other = Domains::default();
+        other.attach(DomainId::SHARED, String::new(), shared.clone(), now);
+        shared.set_capacity(1 << 20, 1 << 20);
+        assert_eq!(other.renew_quotas(), []);
+        assert_eq!(here.renew_quotas().len(), 1);
     }
 
     #[test]

@@ -79,7 +79,11 @@ impl Tunnel {
                 self.events.extend(event);
                 Ok(())
             }
-            Frame::Quota { domain, bytes } => self.domains.quota(domain, bytes),
+            Frame::Quota { domain, bytes } => {
+                self.domains.quota(domain, bytes)?;
+                self.raise_floors(now);
+                Ok(())
+            }
             Frame::Floor { domain, position } => {
                 self.domains.floor(domain, position, self.jobs.next_id())?;
                 self.raise_floors(now);
@@ -102,6 +106,8 @@ impl Tunnel {
             }
             Frame::Ping { token } => {
                 self.answer_ping(link, token);
+                // On an idle tunnel nothing else comes by here, and a peer that always asks first keeps our own timer from running out.
+                self.raise_floors(now);
                 Ok(())
             }
             Frame::Pong { token } => {

@@ -325,6 +325,7 @@ impl Tunnel {
         }
     }
 
+    /// Drops what may be dropped, and tells the peer what has changed about room.
     pub(super) fn raise_floors(&mut self, now: Instant) {
         if self.is_detached() {
             // A peer that cannot hear has no time to answer in; floors are raised when it can.
@@ -332,6 +333,8 @@ impl Tunnel {
         }
         let frames = self.domains.raise_floors(self.jobs.next_id(), now);
         self.outbox.extend(frames);
+        let quotas = self.domains.renew_quotas();
+        self.outbox.extend(quotas);
     }
 
     pub(super) fn series(&mut self, service: &str) -> Arc<Series> {

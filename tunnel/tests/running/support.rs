@@ -14,7 +14,7 @@ use tunnel::budget::Budget;
 use tunnel::client::{Connector, ConnectorConfig, DomainSpec};
 use tunnel::environment::{ClientIdentity, Environment};
 use tunnel::handle::TunnelHandle;
-use tunnel::histories::{Histories, Lean};
+use tunnel::histories::{Histories, HistoriesConfig, Lean};
 use tunnel::pool::{Pools, PoolsConfig};
 use tunnel::server::Acceptor;
 use tunnel::state::{Limits, OpenSpec};
@@ -54,7 +54,10 @@ pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
         name: name.to_owned(),
         pools: Arc::new(Pools::start(&tokio::runtime::Handle::current(), config)),
         budget: Arc::new(Budget::new(256 << 20)),
-        histories: Arc::new(Histories::new(64 << 20, Lean::Sending)),
+        histories: Arc::new(Histories::new(HistoriesConfig::in_memory(
+            Lean::Sending,
+            64 << 20,
+        ))),
         counters: Arc::default(),
         inline_below_bytes,
         heartbeat: Duration::from_secs(5),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use edge::admin::{Observed, Status, TunnelStatus};
+use edge::admin::{HistoryAccess, Observed, Status, TunnelStatus};
 use edge::config::ClientConfig;
 use edge::credentials::ClientCredentials;
 use edge::metrics::{Family, OwnService, Sources};
@@ -60,13 +60,13 @@ impl Client {
 
 impl Observed for Client {
     fn status(&self) -> Status {
-        let tunnel = self.uplink.connector().present();
+        let tunnels = self.uplink.connector().tunnels();
         let services = self
             .services
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let mut status = self.sources.status(tunnel.as_slice(), &services);
+        let mut status = self.sources.status(&tunnels, &services);
         if status.tunnels.is_empty() {
             status.tunnels.push(TunnelStatus {
                 peer: self.server.clone(),
@@ -80,8 +80,7 @@ impl Observed for Client {
     fn metrics(&self) -> Vec<Family> {
         self.sources
             .set_certificate_expiry(self.credentials.not_after());
-        self.sources
-            .families(self.uplink.connector().present().as_slice())
+        self.sources.families(&self.uplink.connector().tunnels())
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -94,5 +93,9 @@ impl Observed for Client {
             || "no tunnel is up".to_owned(),
             |why| format!("no tunnel is up: {why}"),
         ))
+    }
+
+    fn history(&self) -> HistoryAccess {
+        self.sources.history()
     }
 }

@@ -1,12 +1,13 @@
 //! SIGHUP on a client edge: everything is read and every new socket bound before anything changes.
 
-use edge::admin::Token;
+use edge::admin::configured_token;
 use edge::cli::Failure;
-use edge::config::{AdminConfig, ClientConfig, Dedup};
+use edge::config::{ClientConfig, Dedup};
 use edge::credentials::ClientCredentials;
+use edge::lifecycle;
 
-use super::Edge;
 use super::services::bind;
+use super::{Edge, no_quotas};
 use crate::listener::Listener;
 
 impl Edge {
@@ -14,13 +15,7 @@ impl Edge {
     pub(super) fn reload_all(&mut self) -> Result<(), Failure> {
         let config = self.args.load()?;
         let credentials = ClientCredentials::read(&config.identity, config.name.as_ref())?;
-        let token = config
-            .admin
-            .as_ref()
-            .map(AdminConfig::token)
-            .transpose()
-            .map_err(Failure::of_configured)?
-            .flatten();
+        let token = configured_token(config.admin.as_ref())?;
         let mut fresh = Vec::new();
         let mut known = Vec::new();
         for service in &config.listen {
@@ -61,8 +56,12 @@ impl Edge {
         self.credentials.replace(credentials);
         self.uplink.set_connect_wait(config.tunnel.connect_wait);
         self.log.set_level(config.log.level);
+        if self.config.history.size != config.history.size {
+            let memory = &self.config.memory;
+            lifecycle::resize_histories(&self.sources, &config.history, memory, no_quotas());
+        }
         if let Some(admin) = &self.admin {
-            admin.set_token(token.map(Token::new));
+            admin.set_token(token);
         }
         self.config = config;
         Ok(())
@@ -85,7 +84,10 @@ impl Edge {
                 "[tunnel] resume_window",
                 old.tunnel.resume_window != new.tunnel.resume_window,
             ),
-            ("[history]", old.history != new.history),
+            (
+                "[history] directory",
+                old.history.directory != new.history.directory,
+            ),
             ("[codec]", old.codec != new.codec),
             ("[pools]", old.pools != new.pools),
             ("[memory]", old.memory != new.memory),

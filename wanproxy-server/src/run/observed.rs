@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edge::admin::{Observed, Status};
+use edge::admin::{HistoryAccess, Observed, Status};
 use edge::credentials::ServerCredentials;
 use edge::metrics::{Family, Sources};
 use tunnel::server::Acceptor;
@@ -35,5 +35,9 @@ impl Observed for Server {
         } else {
             Ok(())
         }
+    }
+
+    fn history(&self) -> HistoryAccess {
+        self.sources.history()
     }
 }

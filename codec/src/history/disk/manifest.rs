@@ -112,6 +112,22 @@ pub(super) fn decode(
     bytes: &[u8],
     identity: &LogIdentity,
 ) -> Result<(LogFormat, Persisted), ManifestError> {
+    let (found, format, state) = decode_any(bytes)?;
+    if found.side != identity.side || found.peer != identity.peer || found.domain != identity.domain
+    {
+        return Err(ManifestError::Foreign {
+            side: found.side,
+            peer: found.peer,
+            domain: found.domain,
+        });
+    }
+    Ok((format, state))
+}
+
+/// What a file says, if it is the manifest of some log.
+pub(super) fn decode_any(
+    bytes: &[u8],
+) -> Result<(LogIdentity, LogFormat, Persisted), ManifestError> {
     let damaged = ManifestError::Damaged;
     let (said, checksum) = bytes
         .len()
@@ -131,16 +147,7 @@ pub(super) fn decode(
         VERSION => {}
         other => return Err(ManifestError::Version(other)),
     }
-    let (found, format, state) = read_body(body).ok_or(damaged)?;
-    if found.side != identity.side || found.peer != identity.peer || found.domain != identity.domain
-    {
-        return Err(ManifestError::Foreign {
-            side: found.side,
-            peer: found.peer,
-            domain: found.domain,
-        });
-    }
-    Ok((format, state))
+    read_body(body).ok_or(damaged)
 }
 
 /// A checksum is no proof of sense: whatever is said must hold together.

@@ -161,6 +161,19 @@ fn create(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What the manifest in a log's directory says, if there is one that is understood. Nothing is changed.
+///
+/// # Errors
+/// The system gives no more files, or is out of memory.
+pub(crate) fn look(
+    storage: &dyn Storage,
+    dir: &Path,
+) -> io::Result<Option<(LogIdentity, Persisted)>> {
+    let bytes = read_manifest(storage, &dir.join(MANIFEST))?;
+    let said = bytes.and_then(|bytes| manifest::decode_any(&bytes).ok());
+    Ok(said.map(|(identity, _, state)| (identity, state)))
+}
+
 /// The manifest's bytes; none of them, which is no manifest, if it is longer than one or cannot be read. `None` if it is not there.
 fn read_manifest(storage: &dyn Storage, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let read = storage.open(path, Open::Read).and_then(|file| {

@@ -1,0 +1,185 @@
+//! Nobody takes more than is theirs: sizes, quotas, a full disk, and one directory for two programs.
+
+use wanproxy_tests::skip;
+
+use super::*;
+
+/// Has a small file system of its own until it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, mebibytes: u32) -> Result<Self, String> {
+        std::fs::create_dir_all(at).map_err(|error| error.to_string())?;
+        let options = format!("size={mebibytes}m,mode=0700");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(at)
+            .output()
+            .map_err(|error| error.to_string())?;
+        if mounted.status.success() {
+            Ok(Self(at.to_owned()))
+        } else {
+            Err(String::from_utf8_lossy(&mounted.stderr).trim().to_owned())
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the edge that uses it ends later.
+        let _gone = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_once_and_streams_go_on() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = place.path().join("disk");
+    let _mounted = match SmallDisk::mount(&disk, 32) {
+        Ok(mounted) => mounted,
+        Err(why) => return skip("histories on a full disk", &why),
+    };
+    let ballast = disk.join("ballast");
+    std::fs::write(&ballast, vec![1; 24 << 20]).unwrap();
+    let config = format!(
+        "[history]\ndirectory = \"{}\"\nsize = \"256MiB\"\n",
+        disk.join("history").display()
+    );
+    let (pair, origin) = measured("", &config).await;
+    for seed in 30..34 {
+        File::random(&origin, seed, 8).cost(&pair).await;
+    }
+    eventually("the disk is full", async || {
+        let status = pair.client().status_json().await.unwrap();
+        if status["history"]["read_only"] == true {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    })
+    .await;
+    let warning = "cannot be written to disk";
+    assert_eq!(logged(pair.client(), warning), 1, "{}", pair.client().log());
+    // The other side has room, and knows that this one takes nothing.
+    File::random(&origin, 35, 8).cost(&pair).await;
+    std::fs::remove_file(&ballast).unwrap();
+    eventually("the disk is used again", async || {
+        let status = pair.client().status_json().await.unwrap();
+        if status["history"]["read_only"] == false {
+            Ok(())
+        } else {
+            Err(pair.client().last_log_lines())
+        }
+    })
+    .await;
+    assert_eq!(logged(pair.client(), warning), 1);
+    assert_eq!(logged(pair.client(), "written to disk again"), 1);
+    let file = File::random(&origin, 36, 2);
+    eventually("new bytes are remembered again", async || {
+        file.cost(&pair).await;
+        let cost = file.cost(&pair).await;
+        if cost <= file.len() / 100 {
+            Ok(())
+        } else {
+            Err(cost)
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_held_to_their_quotas_and_the_rest_is_left_alone() {
+    let quotas = "[history]\nsize = \"256MiB\"\n[[client]]\nname = \"branch-*\"\nallow = [\"127.0.0.1:*\"]\nhistory = \"12MiB\"\n";
+    let (pair, origin) = measured(quotas, "").await;
+    let mut clients = Vec::new();
+    for name in ["branch-2", "branch-3"] {
+        clients.push(pair.start_client(name, &listener(&origin)).await.unwrap());
+    }
+    for seed in 40..43 {
+        let file = File::random(&origin, seed, 8);
+        file.cost(&pair).await;
+        for client in &clients {
+            file.fetch_from(client.address("http").unwrap()).await;
+        }
+    }
+    written(&pair).await;
+    for peer in [CLIENT_NAME, "branch-2", "branch-3"] {
+        let line = shared_with(pair.server(), peer).await;
+        let number = |key: &str| line[key].as_u64().unwrap();
+        assert!(number("capacity_bytes") <= 12 * MEBIBYTE, "{line}");
+        assert!(
+            number("own_bytes") + number("mirror_bytes") <= 12 * MEBIBYTE,
+            "{line}"
+        );
+        assert!(number("disk_bytes") <= 13 * MEBIBYTE, "{line}");
+        assert!(
+            number("own_bytes") >= 2 * MEBIBYTE,
+            "nothing is kept: {line}"
+        );
+    }
+    // What fits is warm, for each of them.
+    let small = File::random(&origin, 43, 2);
+    small.cost(&pair).await;
+    small.is_warm(&pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smaller_size_takes_effect_while_it_runs() {
+    let (pair, origin) = measured("[history]\nsize = \"256MiB\"\n", "").await;
+    for seed in 50..54 {
+        File::random(&origin, seed, 8).cost(&pair).await;
+    }
+    let config = pair.server().config().to_owned();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let smaller = text.replace("\"256MiB\"", "\"32MiB\"");
+    assert_ne!(text, smaller);
+    std::fs::write(&config, smaller).unwrap();
+    pair.server().signal(Signal::HUP).unwrap();
+    let mut seed = 54;
+    eventually("the server has given up what is too much", async || {
+        // Traffic, by which both sides agree on what goes.
+        File::random(&origin, seed, 1).cost(&pair).await;
+        seed += 1;
+        let status = pair.server().status_json().await.unwrap();
+        let history = &status["history"];
+        let (bytes, capacity) = (&history["bytes"], &history["capacity_bytes"]);
+        if *capacity == 32 * MEBIBYTE && bytes.as_u64().unwrap() <= 32 * MEBIBYTE {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    })
+    .await;
+    let file = File::random(&origin, 99, 2);
+    file.cost(&pair).await;
+    file.is_warm(&pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_program_on_a_directory_works_in_memory_and_says_who_has_it() {
+    let (pair, origin) = measured("", "").await;
+    let [_, directory] = directories(&pair);
+    let extra = format!(
+        "{}[history]\ndirectory = \"{}\"\n",
+        listener(&origin),
+        directory.display()
+    );
+    let second = pair.start_client("branch-2", &extra).await.unwrap();
+    let pid = pair.client().id().unwrap().to_string();
+    let status = second.status_json().await.unwrap();
+    let excuse = status["history"]["excuse"].as_str().unwrap();
+    assert!(
+        excuse.contains("in use") && excuse.contains(&pid),
+        "{excuse}"
+    );
+    assert_eq!(logged(&second, "histories are in memory"), 1);
+    let file = File::random(&origin, 60, 4);
+    for _ in 0..2 {
+        file.fetch_from(second.address("http").unwrap()).await;
+    }
+    file.cost(&pair).await;
+    file.is_warm(&pair).await;
+}

@@ -1,0 +1,256 @@
+//! The keeper: one job in pool `storage` that keeps histories written, and fills their indexes after a start.
+//!
+//! Domains poke it when something becomes dirty; it writes them together a moment later. A disk that takes nothing is tried again every half
+//! minute, with one warning for all that fail meanwhile. Between two pieces of work it checks in, and while there is nothing to do it gives
+//! its thread back.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use codec::domain::FlushError;
+use tokio::sync::Notify;
+
+use super::{Histories, Key};
+use crate::pool::{Job, JobHandle, JobName, Pool, Priority, Report, Step, StepContext, Tie};
+
+/// What became dirty is on disk about this long after its first byte: what a crash of the program loses.
+const FLUSH_DELAY: Duration = Duration::from_millis(200);
+
+/// A history that could not be written is tried again after this time.
+const RETRY_DELAY: Duration = Duration::from_secs(30);
+
+/// A keeper that panicked is started anew after this time.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// What waits for the keeper. Whoever brings something queues it, then pokes.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    queue: Mutex<Queue>,
+    poke: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// When each domain wants to be written.
+    dirty: BTreeMap<Key, Instant>,
+    /// Those that could not be written when it was last tried.
+    failed: BTreeSet<Key>,
+    /// Domains whose indexes are not filled yet.
+    loading: VecDeque<Key>,
+    /// The one that is being written.
+    writing: Option<Key>,
+    /// The program ends: everything is written now, and then no more.
+    is_closing: bool,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A domain has something to be written. It says so again when that has become much, and is written at once then.
+    pub(super) fn is_dirty(&self, key: &Key) {
+        let mut queue = self.lock();
+        if !queue.failed.contains(key) {
+            let now = Instant::now();
+            queue
+                .dirty
+                .entry(key.clone())
+                .and_modify(|due| *due = now)
+                .or_insert(now + FLUSH_DELAY);
+        }
+        drop(queue);
+        self.poke.notify_one();
+    }
+
+    /// A domain was opened whose index has to be filled.
+    pub(super) fn is_fresh(&self, key: &Key) {
+        self.lock().loading.push_back(key.clone());
+        self.poke.notify_one();
+    }
+
+    /// Whether a domain is being written.
+    pub(super) fn is_writing(&self, key: &Key) -> bool {
+        self.lock().writing.as_ref() == Some(key)
+    }
+
+    fn close(&self) {
+        self.lock().is_closing = true;
+        self.poke.notify_one();
+    }
+
+    /// The next thing to do now.
+    fn take(&self, now: Instant) -> Work {
+        let mut queue = self.lock();
+        let is_closing = queue.is_closing;
+        let due = queue
+            .dirty
+            .iter()
+            .filter(|(_, due)| is_closing || **due <= now)
+            .min_by_key(|(_, due)| **due)
+            .map(|(key, _)| key.clone());
+        if let Some(key) = due {
+            queue.dirty.remove(&key);
+            queue.writing = Some(key.clone());
+            return Work::Write(key);
+        }
+        if is_closing {
+            return Work::End;
+        }
+        queue.loading.pop_front().map_or(Work::Nothing, Work::Load)
+    }
+
+    /// When there is something to do again; now if there is.
+    fn due(&self) -> Option<Instant> {
+        let queue = self.lock();
+        if queue.is_closing || !queue.loading.is_empty() {
+            return Some(Instant::now());
+        }
+        queue.dirty.values().min().copied()
+    }
+
+    /// A domain was written, or could not be.
+    fn wrote(&self, key: &Key, error: Option<FlushError>) {
+        let mut queue = self.lock();
+        queue.writing = None;
+        match error {
+            None => {
+                let had_failed = queue.failed.remove(key);
+                if had_failed && queue.failed.is_empty() {
+                    tracing::info!("histories are written to disk again");
+                }
+            }
+            Some(error) => {
+                let due = Instant::now() + RETRY_DELAY;
+                if queue.failed.is_empty() {
+                    tracing::warn!(
+                        peer = %key.0, domain = %key.1, %error, retry_seconds = RETRY_DELAY.as_secs(),
+                        "a history cannot be written to disk and takes nothing new until it can; streams go on"
+                    );
+                } else {
+                    tracing::debug!(peer = %key.0, domain = %key.1, %error, "a history cannot be written to disk");
+                }
+                queue.failed.insert(key.clone());
+                // At the end of the program there is no second try.
+                if !queue.is_closing {
+                    queue.dirty.insert(key.clone(), due);
+                }
+            }
+        }
+    }
+}
+
+enum Work {
+    Write(Key),
+    Load(Key),
+    Nothing,
+    End,
+}
+
+struct Keeper {
+    histories: Weak<Histories>,
+    desk: Arc<Desk>,
+}
+
+impl Job for Keeper {
+    type Output = ();
+
+    fn name(&self) -> JobName {
+        JobName {
+            who: "histories".into(),
+            why: "keep",
+        }
+    }
+
+    fn step(&mut self, cx: &mut StepContext<'_>) -> Step<()> {
+        let Some(histories) = self.histories.upgrade() else {
+            return Step::Stopped;
+        };
+        if cx.stop_requested() {
+            return Step::Stopped;
+        }
+        match self.desk.take(Instant::now()) {
+            Work::Write(key) => {
+                if let Some(domain) = histories.opened(&key) {
+                    self.desk.wrote(&key, domain.flush().error);
+                }
+                Step::CheckIn(Tie::Outlive)
+            }
+            Work::Load(key) => {
+                if let Some(domain) = histories.opened(&key)
+                    && domain.load_index_step()
+                {
+                    self.desk.lock().loading.push_front(key);
+                }
+                Step::CheckIn(Tie::Outlive)
+            }
+            Work::Nothing => Step::Sync((), Tie::Outlive),
+            Work::End => Step::Finished(()),
+        }
+    }
+}
+
+impl Histories {
+    /// Keeps histories on disk written from now on, with a job in `pool`. Within a runtime; those in memory need none.
+    pub fn start_keeper(self: &Arc<Self>, pool: &Pool) {
+        if self.disk.is_none() {
+            return;
+        }
+        let attending = attend(Arc::downgrade(self), self.desk.clone(), pool.clone());
+        let task = tokio::spawn(attending);
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    /// Writes everything once more, and nothing after that. For the end of the program; who has no time drops the future.
+    pub async fn close(&self) {
+        let task = self
+            .keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(task) = task {
+            self.desk.close();
+            let _ = task.await;
+        }
+    }
+}
+
+/// The keeper's owner: wakes it when there is something to do, and starts it anew should it panic.
+async fn attend(histories: Weak<Histories>, desk: Arc<Desk>, pool: Pool) {
+    loop {
+        let keeper = Keeper {
+            histories: histories.clone(),
+            desk: desk.clone(),
+        };
+        let Ok(handle) = pool.spawn(keeper, Priority::First).await else {
+            return;
+        };
+        if !wake(handle, &desk).await {
+            return;
+        }
+        tokio::time::sleep(RESTART_DELAY).await;
+    }
+}
+
+/// Wakes the keeper whenever something is due. Returns when it has ended: true if it panicked.
+async fn wake(mut handle: JobHandle<()>, desk: &Desk) -> bool {
+    loop {
+        match handle.report().await {
+            Some(Report::Sync(())) => {}
+            Some(Report::Panicked) => return true,
+            Some(Report::Finished(()) | Report::Stopped) | None => return false,
+        }
+        loop {
+            match desk.due() {
+                Some(due) if due <= Instant::now() => break,
+                Some(due) => tokio::select! {
+                    () = desk.poke.notified() => {}
+                    () = tokio::time::sleep_until(due.into()) => {}
+                },
+                None => desk.poke.notified().await,
+            }
+        }
+        handle.resume();
+    }
+}
