@@ -169,7 +169,10 @@ fn reopening(storage: &Arc<dyn Storage>) {
         agree(&a, &b);
         // Compressible, so that its anchors are dense.
         for number in 0..(REOPENED_BYTES / BLOCK_BYTES) as u64 {
-            let byte = |at| mix(number << 32 | at / 8).to_le_bytes()[0] & 63 | (at % 8 * 30) as u8;
+            let byte = |at: u64| {
+                mix((number << 32) | (at / 8)).to_le_bytes()[0] & 63
+                    | (at % 8 * 30).to_le_bytes()[0]
+            };
             let words: Bytes = (0..BLOCK_BYTES as u64).map(byte).collect();
             let _flight = a.send(1, &words);
             if number % 64 == 0 {

@@ -306,7 +306,8 @@ fn said_to_the_first(with_another: bool) -> Vec<(Bytes, Bytes)> {
             (first.encoder, first.decoder) = (Encoder::new(), Decoder::new());
         }
         let mut plain = shared.clone();
-        plain[(round as usize * 100_003) % (1 << 20)] ^= 1;
+        let changed = usize::try_from(round * 100_003 % (1 << 20)).unwrap();
+        plain[changed] ^= 1;
         plain.extend(text(300_000, round % 3));
         plain.extend(noise(100_000, round / 2));
         for chunk in plain.chunks(BLOCK) {
