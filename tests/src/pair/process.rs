@@ -209,12 +209,22 @@ impl EdgeProcess {
         self.child.id().context("the edge has ended")
     }
 
-    /// Open descriptors of the process.
+    /// Open descriptors of the process, but for files in its history directory: the edge keeps a bounded number of those open, and which and how
+    /// many depends on what was read last.
     ///
     /// # Errors
     /// When it has ended.
     pub fn descriptor_count(&self) -> Result<usize> {
-        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.id()?))?.count())
+        let histories = self.config.with_file_name("history");
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.id()?))?;
+        let others = descriptors.filter(|entry| {
+            let target = entry
+                .as_ref()
+                .ok()
+                .and_then(|entry| std::fs::read_link(entry.path()).ok());
+            target.is_none_or(|target| !target.starts_with(&histories))
+        });
+        Ok(others.count())
     }
 
     /// Resident memory of the process, in bytes.
