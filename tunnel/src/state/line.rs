@@ -175,7 +175,8 @@ impl LineMeasure {
     }
 }
 
-fn rate(bytes: u64, time: Duration) -> u64 {
+/// Bytes a second.
+pub(super) fn rate(bytes: u64, time: Duration) -> u64 {
     let micros = time.as_micros().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
 }

@@ -8,6 +8,10 @@
 //! was the other direction's, which does the same, and only the one that fills its line is held down. While a queue of ours drains, more
 //! arrives than is sent; when no more arrives, the queue is other traffic's, or the way has become longer, and draining ends.
 //!
+//! A machine that is busy makes round trips long and arrivals few, too. So the pace is judged by what was sent and not by itself: who sends less than
+//! the pace allows makes no queue by it. It never falls below three quarters of what arrived of late, and a queue found to be another's is
+//! tolerated at its longest for a while.
+//!
 //! Delay as the sign goes back to TCP Vegas (Brakmo and Peterson, 1995). Here it only ever holds back bulk beside what is urgent; the congestion
 //! control of the kernel stays what it was.
 
@@ -47,11 +51,25 @@ const GROWTH_MAX_PERMILLE: u64 = 80;
 /// It does not grow beyond this much of what arrived of late.
 const MOST_PERMILLE: u64 = 1250;
 
+/// A pace of which less than this was sent is not what makes a queue.
+const USED_PERMILLE: u64 = 900;
+
+/// The pace is no less than this much of the most that arrived in one or two times [`RECENT_ROUNDS`].
+const LEAST_PERMILLE: u64 = 750;
+/// See [`LEAST_PERMILLE`].
+const RECENT_ROUNDS: u32 = 16;
+
+/// A tolerated queue is forgotten by this part of the difference in each round.
+const TOLERATED_DIVISOR: u32 = 16;
+
 /// The pace is never less: a line that stood still must show when it goes again.
 const RATE_MIN_BYTES_PER_S: u64 = 64 << 10;
 
+/// Bulk goes in steps of so much of the line's time, or every few bytes would cost a wake-up.
+const STEP: Duration = Duration::from_millis(2);
+
 /// So much of the line's time may be sent at once: what a wake-up that comes late has missed.
-const BURST: Duration = Duration::from_millis(4);
+const BURST: Duration = Duration::from_millis(8);
 
 /// At least so much may, or frames would not fit.
 const BURST_MIN_BYTES: u64 = 8 << 10;
@@ -77,6 +95,9 @@ const WAIT_MAX: Duration = Duration::from_millis(20);
 /// While the socket is full it is looked at this often: nobody tells when it has sent.
 const FULL_WAIT: Duration = Duration::from_millis(2);
 
+/// Rounds of which the mean is what was sent: as many as make the line's rate.
+const SENT_ROUNDS: usize = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pacer {
@@ -91,6 +112,17 @@ pub(super) struct Pacer {
     least: Option<Duration>,
     /// A round trip whose queue is not ours.
     tolerated: Duration,
+    /// The longest since this queue was noticed.
+    longest: Duration,
+    /// Bytes handed to the link in this round, and what they were a second in the last four.
+    sent_bytes: u64,
+    round_start: Instant,
+    sent: [u64; SENT_ROUNDS],
+    /// Bulk waited in this round because the socket was full: more was asked than the line carries.
+    was_full: bool,
+    /// The most that arrived in this span of rounds and in the one before.
+    recent: [u64; 2],
+    rounds: u32,
     /// Rounds in which the pace has grown, one behind the other.
     growing: u32,
     queue: Queue,
@@ -117,6 +149,13 @@ impl Pacer {
             since_sample_bytes: 0,
             least: None,
             tolerated: Duration::ZERO,
+            longest: Duration::ZERO,
+            sent_bytes: 0,
+            round_start: now,
+            sent: [0; SENT_ROUNDS],
+            was_full: false,
+            recent: [0; 2],
+            rounds: 0,
             growing: 0,
             queue: Queue::None,
             chance,
@@ -141,24 +180,40 @@ impl Pacer {
             *self = Self::new(self.chance, now);
             self.set_rate(permille(line.rate_bytes_per_s(), BELOW_PERMILLE));
         }
-        self.refill(line, now);
+        self.refill(now);
         let round_trip = line.last().round_trip;
         let least = self.least.map_or(round_trip, |least| least.min(round_trip));
         self.least = Some(least);
-        if round != Round::GoesOn {
-            self.least = None;
+        if round == Round::GoesOn {
+            return;
         }
+        self.least = None;
+        let length = now.saturating_duration_since(self.round_start);
+        let sent = super::line::rate(std::mem::take(&mut self.sent_bytes), length);
+        self.round_start = now;
+        let was_full = std::mem::take(&mut self.was_full);
         if round == Round::Busy {
-            self.round_ended(least, line);
+            self.count(sent, line);
+            self.round_ended(least, was_full, line);
         }
     }
 
-    fn round_ended(&mut self, least: Duration, line: &LineMeasure) {
+    fn round_ended(&mut self, least: Duration, was_full: bool, line: &LineMeasure) {
         let empty = line.round_trip_min();
-        self.tolerated = self.tolerated.min(least);
+        let less = self.tolerated.saturating_sub(least) / TOLERATED_DIVISOR;
+        self.tolerated = self.tolerated.saturating_sub(less);
+        let is_used = self.sent_bytes_per_s() >= permille(self.rate_bytes_per_s, USED_PERMILLE);
+        if !is_used && !was_full {
+            self.queue = Queue::None;
+            return;
+        }
         let queue = least.saturating_sub(empty.max(self.tolerated));
         let too_long = QUEUE_MIN.max(empty / QUEUE_DIVISOR);
         let is_short = queue <= too_long / 2;
+        self.longest = match self.queue {
+            Queue::None => least,
+            Queue::Waiting(..) | Queue::Draining(_) => self.longest.max(least),
+        };
         match self.queue {
             Queue::None if queue <= too_long => self.grow(line),
             Queue::None => {
@@ -176,14 +231,16 @@ impl Pacer {
             }
             Queue::Waiting(..) => self.drain(queue, least, line),
             Queue::Draining(rounds) => {
-                let arrived = line.rate_bytes_per_s();
-                if rounds > 0 && arrived < permille(self.rate_bytes_per_s, SLOWER_PERMILLE) {
+                let (arrived, sent) = (line.rate_bytes_per_s(), self.sent_bytes_per_s());
+                let is_least = self.rate_bytes_per_s <= self.least_rate(line);
+                let is_slower = was_full || arrived < permille(sent, SLOWER_PERMILLE);
+                if rounds > 0 && is_slower && (was_full || !is_least) {
                     self.drain(queue, least, line);
                 } else if rounds < JUDGED_AFTER {
                     self.queue = Queue::Draining(rounds + 1);
-                } else if arrived <= permille(self.rate_bytes_per_s, OURS_PERMILLE) {
+                } else if is_least || arrived <= permille(sent, OURS_PERMILLE) {
                     self.queue = Queue::None;
-                    self.tolerated = least;
+                    self.tolerated = self.longest;
                 }
             }
         }
@@ -192,7 +249,34 @@ impl Pacer {
     fn drain(&mut self, queue: Duration, least: Duration, line: &LineMeasure) {
         self.growing = 0;
         self.queue = Queue::Draining(0);
-        self.set_rate(self.rate_bytes_per_s.min(below(line, queue, least)));
+        let below = below(line, queue, least).max(self.least_rate(line));
+        self.set_rate(self.rate_bytes_per_s.min(below));
+    }
+
+    /// Notes what a round has sent, and what has arrived.
+    fn count(&mut self, sent: u64, line: &LineMeasure) {
+        self.sent.rotate_left(1);
+        if let Some(last) = self.sent.last_mut() {
+            *last = sent;
+        }
+        let [present, before] = &mut self.recent;
+        *present = (*present).max(line.rate_bytes_per_s());
+        self.rounds += 1;
+        if self.rounds == RECENT_ROUNDS {
+            self.rounds = 0;
+            *before = *present;
+            *present = line.rate_bytes_per_s();
+        }
+    }
+
+    fn sent_bytes_per_s(&self) -> u64 {
+        self.sent.iter().sum::<u64>() / SENT_ROUNDS as u64
+    }
+
+    fn least_rate(&self, line: &LineMeasure) -> u64 {
+        let [present, before] = self.recent;
+        let recent = present.max(before).max(line.rate_bytes_per_s());
+        permille(recent, LEAST_PERMILLE)
     }
 
     /// Heads or tails (the generator is Knuth's).
@@ -224,25 +308,26 @@ impl Pacer {
             // Held back for the first time: the next sample sets the pace.
             return Some(now + WAIT_MIN);
         }
-        self.refill(line, now);
+        self.refill(now);
         if self.is_socket_full(line, now) {
+            self.was_full = true;
             return Some(now + FULL_WAIT);
         }
         if self.tokens_bytes > 0 {
             return None;
         }
-        // Not for the first byte of room but for half a burst, or every few bytes would cost a wake-up.
-        let wanted = u128::from(self.tokens_bytes.unsigned_abs() + burst_bytes(line) / 2);
+        let step = bytes_in(self.rate_bytes_per_s, STEP).max(UNSENT_MIN_BYTES);
+        let wanted = u128::from(self.tokens_bytes.unsigned_abs() + step);
         let rate = u128::from(self.rate_bytes_per_s);
         let wait = u64::try_from(wanted * 1_000_000 / rate).unwrap_or(u64::MAX);
         Some(now + Duration::from_micros(wait).clamp(WAIT_MIN, WAIT_MAX))
     }
 
     /// `bytes` were handed to the link, of bulk or not.
-    pub(super) fn sent(&mut self, bytes: usize, line: &LineMeasure, now: Instant) {
-        self.refill(line, now);
+    pub(super) fn sent(&mut self, bytes: usize, now: Instant) {
+        self.refill(now);
         // What is not held back counts too, but not for longer than a few bursts.
-        let floor = -i64::try_from(burst_bytes(line))
+        let floor = -i64::try_from(self.burst_bytes())
             .unwrap_or(i64::MAX)
             .saturating_mul(4);
         self.tokens_bytes = self
@@ -250,13 +335,18 @@ impl Pacer {
             .saturating_sub_unsigned(bytes as u64)
             .max(floor);
         self.since_sample_bytes = self.since_sample_bytes.saturating_add(bytes as u64);
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes as u64);
     }
 
-    fn refill(&mut self, line: &LineMeasure, now: Instant) {
+    fn burst_bytes(&self) -> u64 {
+        bytes_in(self.rate_bytes_per_s, BURST).max(BURST_MIN_BYTES)
+    }
+
+    fn refill(&mut self, now: Instant) {
         let span = now.saturating_duration_since(self.refilled);
         self.refilled = now;
         let fresh = bytes_in(self.rate_bytes_per_s, span);
-        let most = i64::try_from(burst_bytes(line)).unwrap_or(i64::MAX);
+        let most = i64::try_from(self.burst_bytes()).unwrap_or(i64::MAX);
         self.tokens_bytes = self.tokens_bytes.saturating_add_unsigned(fresh).min(most);
     }
 
@@ -273,7 +363,7 @@ impl Pacer {
     fn is_socket_full(&self, line: &LineMeasure, now: Instant) -> bool {
         let last = line.last();
         // What was added since the sample is being sent by now, as far as the pace allowed it.
-        let added = self.since_sample_bytes.saturating_sub(burst_bytes(line));
+        let added = self.since_sample_bytes.saturating_sub(self.burst_bytes());
         if last.unsent_bytes + added > line.bytes_in(UNSENT).max(UNSENT_MIN_BYTES) {
             return true;
         }
@@ -283,10 +373,6 @@ impl Pacer {
         now.saturating_duration_since(since) < TINY_WINDOW
             || last.in_flight_bytes + self.since_sample_bytes > last.window_bytes / 2
     }
-}
-
-fn burst_bytes(line: &LineMeasure) -> u64 {
-    line.bytes_in(BURST).max(BURST_MIN_BYTES)
 }
 
 fn permille(of: u64, permille: u64) -> u64 {

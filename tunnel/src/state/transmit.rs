@@ -225,10 +225,8 @@ impl Tunnel {
             return false;
         }
         let bytes = self.transmit_for(id, sink, now);
-        if let Some(link) = self.links.first_mut()
-            && let Some(line) = &link.path.line
-        {
-            link.pacer.sent(bytes, line, now);
+        if let Some(link) = self.links.first_mut() {
+            link.pacer.sent(bytes, now);
         }
         let quantum = self.quantum_bytes();
         if let Some(stream) = self.streams.get_mut(&id) {
