@@ -12,4 +12,5 @@ pub mod metrics;
 pub mod os;
 pub mod policy;
 pub mod relay;
+mod table;
 pub mod users;

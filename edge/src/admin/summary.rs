@@ -3,9 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-
 use super::status::{CodecBytes, HistoryStatus, ServiceStatus, Status, TunnelStatus, ratio};
+use crate::table::{size, table};
 
 /// The text that `status` prints.
 pub fn summary(status: &Status) -> String {
@@ -34,7 +33,7 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     }
     if !status.services.is_empty() {
         text.push('\n');
-        table(text, &status.services)?;
+        text.push_str(&services(&status.services));
         text.push('\n');
     }
     let savings = status.savings;
@@ -137,11 +136,10 @@ fn tunnel_line(text: &mut String, tunnel: &TunnelStatus) -> std::fmt::Result {
     writeln!(text)
 }
 
-fn table(text: &mut String, services: &[ServiceStatus]) -> std::fmt::Result {
+fn services(services: &[ServiceStatus]) -> String {
     let head = [
         "SERVICE", "KIND", "BIND", "OPEN", "TOTAL", "LAN", "WAN", "RATIO",
-    ]
-    .map(str::to_owned);
+    ];
     let row = |service: &ServiceStatus| {
         let lan = service
             .lan_bytes_to_wan
@@ -165,28 +163,7 @@ fn table(text: &mut String, services: &[ServiceStatus]) -> std::fmt::Result {
             number(ratio(lan, wan)),
         ]
     };
-    let rows: Vec<[String; 8]> = std::iter::once(head)
-        .chain(services.iter().map(row))
-        .collect();
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        writeln!(text, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string()
+    table(head, services.iter().map(row))
 }
 
 fn number(value: Option<f64>) -> String {

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
-use bytesize::ByteSize;
 use serde::Serialize;
 use tunnel::histories::Checked;
 
 use crate::admin::{ClearPage, DomainLine, HistoryPage};
 use crate::cli::Failure;
+use crate::table::{size, table};
 
 /// Bytes of a page, the unit of damage.
 const PAGE_KIB: u64 = 64;
@@ -49,24 +49,7 @@ pub(super) fn stats(page: &HistoryPage) -> String {
     let head = [
         "PEER", "DOMAIN", "PLACE", "ROOM", "SENT", "RECEIVED", "ON DISK", "STATE",
     ];
-    let rows: Vec<[String; 8]> = std::iter::once(head.map(str::to_owned))
-        .chain(page.domains.iter().map(row))
-        .collect();
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        // Writing to a String cannot fail.
-        let _ok = writeln!(text, "{}", cells.join("  ").trim_end());
-    }
+    text.push_str(&table(head, page.domains.iter().map(row)));
     text
 }
 
@@ -175,10 +158,6 @@ impl Progress {
             let _ok = writeln!(std::io::stderr());
         }
     }
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string()
 }
 
 #[cfg(test)]
