@@ -21,12 +21,13 @@ case "${1-}" in
         ;;
 esac
 
+programs=(wanproxy-client wanproxy-server wanproxy-line wanproxy-origin wanproxy-hello wanproxy-first-start)
 target="$(uname -m)-unknown-linux-gnu"
 build="${CARGO_TARGET_DIR:-$PWD/target}"
 # With an explicit target the flags are for the programs alone and not for build scripts and macros, which cannot be static.
 RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" cargo build --release --locked --target "$target" \
     -p wanproxy-client -p wanproxy-server -p wanproxy-tests \
-    --bin wanproxy-client --bin wanproxy-server --bin wanproxy-origin --bin wanproxy-first-start
+    "${programs[@]/#/--bin=}"
 
 make_image=
 if [[ -z $tree ]]; then
@@ -38,9 +39,10 @@ elif [[ -e $tree ]]; then
     exit 1
 fi
 
-# root/ belongs to root and is not written to; owned/ is where the edges write, and belongs to their user.
-mkdir -p "$tree/root/usr/local/bin" "$tree/root/srv/sample" "$tree/owned/data" "$tree/owned/handover"
-for program in wanproxy-client wanproxy-server wanproxy-origin wanproxy-first-start; do
+# root/ and demo/ belong to root and are not written to; owned/ is where the edges write, and belongs to their user.
+mkdir -p "$tree/root/usr/local/bin" "$tree/demo/srv/sample" "$tree/owned/data" "$tree/owned/handover"
+install -D -m 644 deploy/compose/client.toml "$tree/demo/etc/wanproxy/client.toml"
+for program in "${programs[@]}"; do
     if LC_ALL=C readelf --program-headers "$build/$target/release/$program" | grep -q INTERP; then
         echo "static.sh: $program is not static: it asks for a dynamic loader" >&2
         exit 1
@@ -48,9 +50,9 @@ for program in wanproxy-client wanproxy-server wanproxy-origin wanproxy-first-st
     strip -o "$tree/root/usr/local/bin/$program" "$build/$target/release/$program"
 done
 # The sample that the demonstration fetches: the sources of wanproxy, the same archive from the same sources.
-tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --exclude='.*' -cf "$tree/root/srv/sample/sources.tar" \
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --exclude='.*' -cf "$tree/demo/srv/sample/sources.tar" \
     Cargo.toml Cargo.lock README.md docs codec tunnel edge wanproxy-client wanproxy-server tests
-chmod 755 "$tree" "$tree/root" "$tree/owned"
+chmod 755 "$tree" "$tree"/*/
 chmod 700 "$tree/owned/data" "$tree/owned/handover"
 
 if [[ -n $make_image ]]; then

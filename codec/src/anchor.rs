@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::index::NEVER_THINNED;
+
 /// Bytes that decide about an anchor and that its key names: the gear hash is 32 bits wide and shifts one out a byte.
 pub const WINDOW_BYTES: usize = 32;
 
@@ -64,6 +66,20 @@ impl Selector {
             self.next = candidate.end.saturating_add(MIN_GAP_BYTES);
         }
         accepted
+    }
+}
+
+impl Candidate {
+    /// The key of its window in `bytes`; see [`key`]. Where only sparse candidates are anchors, as in raw blocks, an index that keeps a part of the anchors
+    /// would keep next to none: their keys lack the bits by which it picks, so it keeps them all.
+    #[must_use]
+    pub fn key(self, bytes: &[u8]) -> Option<u64> {
+        let key = key(bytes, self.end as usize)?;
+        Some(if self.sparse {
+            key & NEVER_THINNED
+        } else {
+            key
+        })
     }
 }
 

@@ -11,6 +11,12 @@ const WINDOW_LOG_MAX: u32 = 18;
 /// What every zstd frame begins with, and ours do not.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// A frame with one compressed block, up to that block: single segment, the content's size in four bytes; and the block's header of three.
+const ONE_BLOCK_DESCRIPTOR: u8 = 0b1010_0000;
+const BLOCK_HEADER_BYTES: usize = 3;
+/// Bytes of a block that its header can say.
+const BLOCK_BYTES_MAX: usize = (1 << 21) - 1;
+
 /// What zstd's own dictionaries begin with. A prefix is raw bytes of a history even if it begins so.
 const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
 
@@ -69,6 +75,43 @@ impl Compressor {
     }
 }
 
+/// The block of a frame (without its magic number) that is nothing but one compressed block.
+pub(crate) fn only_block(frame: &[u8]) -> Option<&[u8]> {
+    let (&descriptor, rest) = frame.split_first()?;
+    let is_single_segment = descriptor & 1 << 5 != 0;
+    let size_bytes = match descriptor >> 6 {
+        0 => usize::from(is_single_segment),
+        log => 1 << log,
+    };
+    let has_more = descriptor & 0b111 != 0;
+    if has_more {
+        return None;
+    }
+    let rest = rest.get(usize::from(!is_single_segment) + size_bytes..)?;
+    let (header, block) = rest.split_first_chunk::<BLOCK_HEADER_BYTES>()?;
+    (*header == block_header(block.len())?).then_some(block)
+}
+
+/// The header of the last block of a frame, compressed to this many bytes.
+fn block_header(bytes: usize) -> Option<[u8; BLOCK_HEADER_BYTES]> {
+    const LAST: u32 = 1;
+    const COMPRESSED: u32 = 2 << 1;
+    let size = u32::try_from(bytes)
+        .ok()
+        .filter(|_| bytes <= BLOCK_BYTES_MAX)?;
+    let [a, b, c, _] = (size << 3 | COMPRESSED | LAST).to_le_bytes();
+    Some([a, b, c])
+}
+
+/// What a compressed body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrapping {
+    /// A frame without its magic number.
+    Frame,
+    /// One compressed block.
+    Block,
+}
+
 /// Decompresses blocks; its context and buffer are kept from block to block.
 pub(crate) struct Decompressor {
     context: DCtx<'static>,
@@ -83,9 +126,10 @@ impl Decompressor {
         }
     }
 
-    /// Puts the content of the frame in `body` into `inner` if it has exactly `inner_bytes`; false otherwise, or if it is no frame.
+    /// Puts the content of `body` into `inner` if it has exactly `inner_bytes`; false otherwise, or if it is not what it should be.
     pub fn decompress<'a>(
         &mut self,
+        wrapping: Wrapping,
         body: impl Iterator<Item = &'a [u8]>,
         prefix: &[u8],
         inner_bytes: usize,
@@ -93,8 +137,26 @@ impl Decompressor {
     ) -> bool {
         self.frame.clear();
         self.frame.extend_from_slice(&MAGIC);
+        let mut start = self.frame.len();
+        if wrapping == Wrapping::Block {
+            let Ok(content_bytes) = u32::try_from(inner_bytes) else {
+                return false;
+            };
+            self.frame.push(ONE_BLOCK_DESCRIPTOR);
+            self.frame.extend_from_slice(&content_bytes.to_le_bytes());
+            start = self.frame.len();
+            self.frame.extend_from_slice(&[0; BLOCK_HEADER_BYTES]);
+        }
         for part in body {
             self.frame.extend_from_slice(part);
+        }
+        if wrapping == Wrapping::Block {
+            let bytes = self.frame.len() - start - BLOCK_HEADER_BYTES;
+            let place = self.frame.get_mut(start..start + BLOCK_HEADER_BYTES);
+            let (Some(header), Some(place)) = (block_header(bytes), place) else {
+                return false;
+            };
+            place.copy_from_slice(&header);
         }
         inner.clear();
         // zstd writes into the capacity and never beyond it.
@@ -145,7 +207,13 @@ mod tests {
         let mut back = Vec::new();
         let (one, two) = frame.split_at(frame.len() / 2);
         Decompressor::new()
-            .decompress([one, two].into_iter(), prefix, inner_bytes, &mut back)
+            .decompress(
+                Wrapping::Frame,
+                [one, two].into_iter(),
+                prefix,
+                inner_bytes,
+                &mut back,
+            )
             .then_some(back)
     }
 
@@ -162,6 +230,40 @@ mod tests {
         assert_eq!(compress(inner, &[], Level::Off, inner.len()), None);
         assert_eq!(compress(inner, &[], Level::zstd(1), 50), None);
         assert_eq!(decompress(inner, &[], inner.len()), None);
+    }
+
+    #[test]
+    fn a_block_alone_is_understood_where_its_frame_is() {
+        let inner = include_bytes!("compress.rs");
+        for prefix in [&[][..], inner.get(..5000).unwrap()] {
+            for level in [1, 3, 9] {
+                let frame = compress(inner, prefix, Level::zstd(level), inner.len()).unwrap();
+                let block = only_block(&frame).unwrap();
+                assert!(block.len() < frame.len());
+                let mut back = Vec::new();
+                for (bytes, right) in [
+                    (inner.len(), true),
+                    (inner.len() - 1, false),
+                    (inner.len() + 1, false),
+                ] {
+                    let done = Decompressor::new().decompress(
+                        Wrapping::Block,
+                        block.chunks(100),
+                        prefix,
+                        bytes,
+                        &mut back,
+                    );
+                    assert_eq!(done, right, "{bytes} bytes");
+                    assert!(!right || back == inner);
+                }
+            }
+        }
+        let long: Vec<u8> = inner.iter().copied().cycle().take(200_000).collect();
+        let frame = compress(&long, &[], Level::zstd(1), long.len()).unwrap();
+        assert_eq!(only_block(&frame), None, "of two blocks");
+        for end in 0..20 {
+            assert_eq!(frame.get(..end).and_then(only_block), None, "cut at {end}");
+        }
     }
 
     #[test]

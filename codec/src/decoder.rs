@@ -3,14 +3,13 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::anchor::Density;
 use crate::block::ops::Inner;
 use crate::block::{BlockHeader, BodyKind, Op, Source, Space, Span};
-use crate::compress::Decompressor;
+use crate::compress::{Decompressor, Wrapping};
 use crate::domain::{Domain, Log};
-use crate::encoder::{Append, AppendScanner};
+use crate::encoder::{Append, AppendScanner, Tally};
 use crate::error::{DecodeError, Violation};
 use crate::frame::{REFUSE_LOST_MAX, RefuseReason};
 use crate::history::log::{Access, Standing};
@@ -24,6 +23,8 @@ pub struct Decoded {
     pub plain: Bytes,
     /// False if the block has an append range and it was not stored: the Ack must say so, and the range is a hole.
     pub stored: bool,
+    /// How its bytes came.
+    pub tally: Tally,
 }
 
 /// Decodes blocks.
@@ -91,16 +92,21 @@ impl Decoder {
             side: Side::Receiver,
             may_block,
         };
-        let (plain, runs) = self.plain(sources, header, body)?;
+        let Plain { plain, runs, tally } = self.plain(sources, header, body)?;
         let Some(span) = header.append else {
             return Ok(Decoded {
                 plain,
                 stored: true,
+                tally,
             });
         };
         let domain = domain.ok_or(Violation::NoDomain)?;
         let stored = self.store(domain, span, header, plain.clone(), runs);
-        Ok(Decoded { plain, stored })
+        Ok(Decoded {
+            plain,
+            stored,
+            tally,
+        })
     }
 
     /// Decodes a block of one's own, to send its bytes again: from whatever is still there, and without appending anything. It may wait for a disk.
@@ -118,7 +124,8 @@ impl Decoder {
             side: Side::Sender,
             may_block: true,
         };
-        self.plain(sources, header, body).map(|(plain, _)| plain)
+        self.plain(sources, header, body)
+            .map(|decoded| decoded.plain)
     }
 
     /// The same on a thread that must not wait for a disk.
@@ -136,7 +143,8 @@ impl Decoder {
             side: Side::Sender,
             may_block: false,
         };
-        self.plain(sources, header, body).map(|(plain, _)| plain)
+        self.plain(sources, header, body)
+            .map(|decoded| decoded.plain)
     }
 
     fn plain(
@@ -144,7 +152,7 @@ impl Decoder {
         from: Sources<'_>,
         header: &BlockHeader,
         body: &[Bytes],
-    ) -> Result<(Bytes, Vec<Range<usize>>), DecodeError> {
+    ) -> Result<Plain, DecodeError> {
         header.check()?;
         let plain_bytes = header.plain_length as usize;
         let mut runs = Vec::new();
@@ -155,16 +163,19 @@ impl Decoder {
                 runs.push(0..plain_bytes);
                 plain
             }
-            BodyKind::Stored | BodyKind::Zstd => {
+            BodyKind::Stored | BodyKind::Zstd | BodyKind::ZstdBlock => {
                 self.unpack(from, header, body, &mut sources, &mut runs)?
             }
         };
         let right = plain.len() == plain_bytes
-            && header
-                .checksum
-                .is_none_or(|checksum| checksum == xxh3_64(&plain));
+            && header.checksum.is_none_or(|checksum| {
+                checksum == BlockHeader::checksum_of(header.version, &plain)
+            });
         if right {
-            Ok((plain, runs))
+            let copies = sources.iter().skip(usize::from(header.prefix.is_some()));
+            let copied_bytes = copies.map(|copy| copy.length).sum();
+            let tally = tally(header, copied_bytes);
+            Ok(Plain { plain, runs, tally })
         } else {
             Err(damaged(&sources))
         }
@@ -198,13 +209,18 @@ impl Decoder {
                 error
             }
         };
-        let literals_only = header.diagonals.iter().all(Option::is_none);
+        let literals_only = !header.copies();
         let mut own = Vec::new();
         let inner = if literals_only { &mut own } else { inner };
-        if header.body == BodyKind::Zstd {
+        if header.body.is_compressed() {
+            let wrapping = if header.body == BodyKind::Zstd {
+                Wrapping::Frame
+            } else {
+                Wrapping::Block
+            };
             let inner_bytes = header.inner_length as usize;
-            if !decompressor.decompress(body.iter().map(AsRef::as_ref), prefix, inner_bytes, inner)
-            {
+            let parts = body.iter().map(AsRef::as_ref);
+            if !decompressor.decompress(wrapping, parts, prefix, inner_bytes, inner) {
                 return Err(nonsense(bad_body(header).into()));
             }
         } else {
@@ -265,6 +281,29 @@ impl Decoder {
             &mut self.appender,
         );
         append.length() == span.length && domain.fill(Log::Mirror, span, &append)
+    }
+}
+
+/// What a block says, before anything is stored.
+struct Plain {
+    plain: Bytes,
+    /// What of it is appended.
+    runs: Vec<Range<usize>>,
+    tally: Tally,
+}
+
+/// How the plain bytes of a block came, of which `copied_bytes` were copies: as the encoder counts them.
+fn tally(header: &BlockHeader, copied_bytes: u32) -> Tally {
+    let literal_bytes = header.plain_length.saturating_sub(copied_bytes);
+    let (compressed_bytes, raw_bytes) = if header.body.is_compressed() {
+        (literal_bytes, 0)
+    } else {
+        (0, literal_bytes)
+    };
+    Tally {
+        copied_bytes,
+        compressed_bytes,
+        raw_bytes,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::StreamId;
+use crate::policy::MESSAGE_BYTES;
 
 /// Streams whose place is remembered, a log: 2 KiB. Of more than that which are active at once, some compress like new ones.
 const SLOTS: usize = 256;
@@ -31,9 +32,10 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// An append of `length` bytes of `stream` was laid down and ends at `end`.
+    /// An append of `length` bytes of `stream` was laid down and ends at `end`. A short one is taken for a message: a new stream's first one likely resembles the last
+    /// one of another.
     pub fn note(&self, stream: StreamId, end: u64, length: u32) {
-        if length <= SHORT_BYTES {
+        if length as usize <= MESSAGE_BYTES {
             self.short.store(end, Ordering::Relaxed);
         }
         if let (Some(slot), Some(entry)) = (self.slot(stream), entry(stream, end)) {
@@ -63,9 +65,6 @@ fn entry(stream: StreamId, position: u64) -> Option<u64> {
     let tag = (stream.0 / SLOTS as u64) << POSITION_BITS;
     (position <= POSITION_MASK).then_some(tag | position)
 }
-
-/// An append of at most this is taken for a message: a new stream's first one likely resembles the last one of another.
-const SHORT_BYTES: u32 = 4096;
 
 #[cfg(test)]
 mod tests {

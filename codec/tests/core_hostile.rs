@@ -9,22 +9,22 @@ mod core_pair;
 
 use bytes::{Bytes, BytesMut};
 use codec::block::ops::Writer;
-use codec::block::{BlockHeader, BodyKind, POSITION_MAX, Source, Space, Span};
+use codec::block::{BlockHeader, BlockVersion, BodyKind, Known, POSITION_MAX, Source, Space, Span};
 use codec::domain::Log;
 use codec::error::{DecodeError, Violation};
 use codec::frame::{Coverage, DomainId, Epoch, RefuseReason, StreamId};
 use codec::ranges::RangeSet;
 use core_pair::{End, agree, noise, pair, text, transfer};
 use proptest::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// A block of one copy, as a peer may write it.
 fn copy_of(source: Source) -> (BlockHeader, Bytes) {
-    let mut writer = Writer::new();
+    let mut writer = Writer::new(BlockVersion::Two);
     writer.copy(source.length, false, source.space, source.position);
     let mut inner = BytesMut::new();
     writer.put_inner(&mut inner);
     let header = BlockHeader {
+        version: BlockVersion::Two,
         stream: StreamId(1),
         stream_offset: 0,
         plain_length: source.length,
@@ -138,7 +138,7 @@ fn a_wrong_checksum_names_all_sources() {
             lost
         })
     );
-    header.checksum = Some(xxh3_64(&plain[100..400]));
+    header.checksum = Some(BlockHeader::checksum_of(header.version, &plain[100..400]));
     assert_eq!(b.decode(&header, &body).unwrap().plain, plain[100..400]);
 }
 
@@ -196,7 +196,7 @@ fn scattered_appends_do_not_hoard_memory() {
         };
         b.domain.register(append).unwrap();
         header.append = Some(append);
-        header.checksum = Some(xxh3_64(&plain));
+        header.checksum = Some(BlockHeader::checksum_of(header.version, &plain));
         assert!(b.decode(&header, &plain).unwrap().stored);
     }
     let stats = b.domain.stats();
@@ -273,8 +273,9 @@ proptest! {
 
     /// Bytes turned over anywhere in a block: never a panic, never wrong bytes.
     #[test]
-    fn garbled_blocks_never_pass(turn in proptest::collection::vec((any::<u16>(), 1u8..), 1..4), seed in 0u64..50) {
+    fn garbled_blocks_never_pass(turn in proptest::collection::vec((any::<u16>(), 1u8..), 1..4), seed in 0u64..50, version in proptest::sample::select(BlockVersion::ALL.to_vec())) {
         let [mut a, mut b] = pair(1 << 20);
+        (a.version, b.version) = (version, version);
         transfer(&mut a, &mut b, 1, &text(30_000, 1), 10_000);
         let mut plain = text(20_000, 1);
         plain.splice(5000..5000, noise(500 + seed as usize, seed));
@@ -285,7 +286,7 @@ proptest! {
             *whole.get_mut(at).unwrap() ^= by;
         }
         let mut body = Bytes::from(whole);
-        if let Ok(header) = BlockHeader::decode(&mut body) {
+        if let Ok(header) = BlockHeader::decode(&mut body, b.version, |_, _| Known::default()) {
             if let Some(append) = header.append && b.domain.register(append).is_err() {
                 return Ok(());
             }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use bytes::Bytes;
+use codec::block::{BlockVersion, Known};
 use codec::domain::Log;
 use codec::error::DecodeError;
 use core_pair::{End, mix, noise, pair, text};
@@ -48,13 +49,18 @@ fn parallel_jobs_make_the_same_bytes() {
                     let position = Some(encoded.append_length())
                         .filter(|length| *length > 0)
                         .and_then(|length| encoder.domain.reserve(length));
-                    let (header, body) = encoded.wire(position);
+                    let (header, body) = encoded.wire(position, Known::default());
                     if let Some(position) = position {
                         encoder
                             .domain
                             .commit(position, &encoded.take_append().unwrap());
                     }
-                    let header = codec::block::BlockHeader::decode(&mut header.clone()).unwrap();
+                    let header = codec::block::BlockHeader::decode(
+                        &mut header.clone(),
+                        BlockVersion::Two,
+                        |_, _| Known::default(),
+                    )
+                    .unwrap();
                     if let Some(append) = header.append {
                         receiver.register(append).unwrap();
                     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use codec::block::{BlockVersion, Known};
 use codec::domain::{Domain, Log, VerifyCursor};
 use codec::encoder::EncodeRequest;
 use codec::error::DecodeError;
@@ -71,6 +72,7 @@ fn what_was_not_written_is_not_agreed_on() {
 
 fn request(end: &End, plain: &Bytes) -> EncodeRequest {
     EncodeRequest {
+        version: BlockVersion::Two,
         stream: StreamId(9),
         stream_offset: 0,
         plain: plain.clone(),
@@ -81,6 +83,7 @@ fn request(end: &End, plain: &Bytes) -> EncodeRequest {
         hint: None,
         habit: Habit::default(),
         replaces: None,
+        avoid: None,
     }
 }
 
@@ -101,7 +104,7 @@ fn who_may_not_wait_gives_the_work_back() {
     assert_eq!(encoded.tally.copied_bytes as usize, BLOCK);
     assert_eq!(encoded.continuation, resident.continuation);
 
-    let (header, body) = encoded.wire(None);
+    let (header, body) = encoded.wire(None, Known::default());
     let flight = Flight {
         encoded,
         header,

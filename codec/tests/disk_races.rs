@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use codec::cache::PageCache;
 use codec::decoder::Decoder;
-use codec::domain::Log;
+use codec::domain::{Log, VerifyCursor};
 use codec::encoder::Encoder;
 use codec::fuzzing::disk::{Faults, MemoryDisk};
 use codec::storage::{Open, Storage, StorageFile};
@@ -272,6 +272,34 @@ fn a_full_disk_makes_a_history_read_only_until_there_is_room_again() {
     let [mut a, mut b] = pair(&storage, 8 << 20);
     let wire = transfer(&mut a, &mut b, 1, &[one, two].concat(), BLOCK);
     assert!(wire < 8000, "{wire}");
+}
+
+#[test]
+fn what_a_full_disk_had_is_whole_for_the_next_program() {
+    let disk = MemoryDisk::default();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let [mut a, mut b] = pair(&storage, 8 << 20);
+    // Its last page has room left, and is written again with more in it.
+    let one = noise((1 << 20) + 1000, 1);
+    transfer(&mut a, &mut b, 1, &one, BLOCK);
+    flush(&a);
+    flush(&b);
+    transfer(&mut a, &mut b, 1, &noise(1 << 20, 2), BLOCK);
+    disk.set_faults(Faults {
+        space_bytes: Some(3 << 20),
+        ..Faults::default()
+    });
+    assert!(b.domain.flush().error.is_some());
+    drop((a, b));
+    disk.set_faults(Faults::default());
+    let [mut a, mut b] = pair(&storage, 8 << 20);
+    for end in [&a, &b] {
+        let mut cursor = VerifyCursor::default();
+        while !end.domain.verify_step(&mut cursor).is_done {}
+        assert_eq!(end.domain.stats().damaged_pages, 0);
+    }
+    let wire = transfer(&mut a, &mut b, 1, &one, BLOCK);
+    assert!(wire < 4000, "{wire}");
 }
 
 /// What a hub says to one client, while another client may send and get whatever it likes.

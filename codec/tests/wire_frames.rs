@@ -49,6 +49,8 @@ fn target() -> impl Strategy<Value = Target> {
     prop_oneof![
         ("[!-~]{1,253}", any::<u16>()).prop_map(|(host, port)| Target::Name { host, port }),
         address().prop_map(Target::Address),
+        // "é" among the names: bytes count, not letters.
+        "(/[a-zé0-9_-]{1,12}){1,4}".prop_map(Target::Unix),
     ]
 }
 
@@ -192,6 +194,8 @@ fn numbered() -> impl Strategy<Value = Frame> {
         option::of(domain()),
         target(),
         "[a-z0-9-]{0,63}",
+        option::of(address()),
+        1..=WEIGHT_MAX,
     );
     prop_oneof![
         (number(), 0..500_000u64, any::<bool>(), bytes(1..20_000)).prop_map(
@@ -203,12 +207,14 @@ fn numbered() -> impl Strategy<Value = Frame> {
             })
         ),
         open.prop_map(
-            |(number, stream, domain, target, service)| Frame::Open(Open {
+            |(number, stream, domain, target, service, source, weight)| Frame::Open(Open {
                 number,
                 stream,
                 domain,
                 target,
-                service
+                service,
+                source,
+                weight: weight.try_into().unwrap()
             })
         ),
         (number(), stream(), option::of(address())).prop_map(|(number, stream, bound)| {

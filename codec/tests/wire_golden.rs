@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fmt::Write as _;
+use std::num::NonZeroU16;
 
 use bytes::{Bytes, BytesMut};
 use codec::block::ops::{Inner, Sums, Writer};
-use codec::block::{BlockHeader, BodyKind, Op, Source, Space, Span};
+use codec::block::{BlockHeader, BlockVersion, BodyKind, Known, Op, Source, Space, Span};
 use codec::frame::*;
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -68,6 +69,30 @@ fn frames() -> Vec<(Frame, &'static str)> {
             domain,
             target,
             service: service.into(),
+            source: None,
+            weight: NonZeroU16::MIN,
+        })
+    };
+    let from = |source: &str| {
+        Frame::Open(Open {
+            number: 2,
+            stream,
+            domain: None,
+            target: Target::Address("10.0.0.5:445".parse().unwrap()),
+            service: String::new(),
+            source: Some(source.parse().unwrap()),
+            weight: NonZeroU16::MIN,
+        })
+    };
+    let weighing = |weight: u16| {
+        Frame::Open(Open {
+            number: 2,
+            stream,
+            domain: None,
+            target: Target::Address("10.0.0.5:445".parse().unwrap()),
+            service: String::new(),
+            source: None,
+            weight: weight.try_into().unwrap(),
         })
     };
     let opened = |bound| {
@@ -82,7 +107,15 @@ fn frames() -> Vec<(Frame, &'static str)> {
         (Frame::Data(Data { number: 1, offset: 0, last: false, bytes: Bytes::from_static(b"abc") }), "01 05 01 00 616263"),
         (Frame::Data(Data { number: 300, offset: 65_536, last: true, bytes: Bytes::from_static(b"z") }), "02 06 ac02 808004 7a"),
         (open(Some(shared), host, "git"), "03 17 02 01 01 01 0d 24ca 6769742e6578616d706c65 04 03 676974"),
+        (from("192.0.2.7:443"), "03 13 02 01 00 02 06 0a000005 01bd 05 06 c0000207 01bb"),
+        (
+            from("[2001:db8::7]:443"),
+            "03 1f 02 01 00 02 06 0a000005 01bd 06 12 20010db8 00000000 00000000 00000007 01bb",
+        ),
+        (weighing(4), "03 0e 02 01 00 02 06 0a000005 01bd 07 01 04"),
+        (weighing(1000), "03 0f 02 01 00 02 06 0a000005 01bd 07 02 e807"),
         (open(None, Target::Address("10.0.0.5:445".parse().unwrap()), ""), "03 0b 02 01 00 02 06 0a000005 01bd"),
+        (open(None, Target::Unix("/run/app".into()), ""), "03 0d 02 01 00 08 08 2f72756e2f617070"),
         (
             open(Some(DomainId(2)), Target::Address("[2001:db8::1]:22".parse().unwrap()), ""),
             "03 17 02 01 03 03 12 20010db8000000000000000000000001 0016",
@@ -187,6 +220,7 @@ fn a_data_header_and_its_body_are_the_frame() {
 
 fn header() -> BlockHeader {
     BlockHeader {
+        version: BlockVersion::One,
         stream: StreamId(5),
         stream_offset: 300,
         plain_length: 1_000,
@@ -254,15 +288,22 @@ fn headers() {
     for (header, text) in vectors {
         let expected = unhex(text);
         let mut wire = BytesMut::new();
-        header.encode(&mut wire);
+        header.encode(Known::default(), &mut wire);
         assert_eq!(hex(&wire), hex(&expected), "{header:?}");
-        assert_eq!(BlockHeader::decode(&mut wire.freeze()), Ok(header));
+        assert_eq!(
+            BlockHeader::decode(
+                &mut wire.freeze(),
+                BlockVersion::One,
+                |_, _| Known::default()
+            ),
+            Ok(header)
+        );
     }
 }
 
 #[test]
 fn operations() {
-    let mut writer = Writer::new();
+    let mut writer = Writer::new(BlockVersion::One);
     writer.literal(3);
     writer.copy(100, false, Space::Sender, 1_003);
     writer.literal(1);
@@ -323,7 +364,7 @@ fn operations() {
     ];
     assert_eq!(read.operations().collect::<Vec<_>>(), expected);
 
-    writer.clear();
+    writer.clear(BlockVersion::One);
     writer.literal(5);
     assert_eq!(
         (writer.bytes(), writer.diagonals(), writer.plain_length()),

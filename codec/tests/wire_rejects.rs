@@ -4,7 +4,8 @@
 use bytes::{Bytes, BytesMut};
 use codec::block::ops::{Inner, Writer};
 use codec::block::{
-    BlockError, BlockHeader, BodyKind, COPY_MIN, POSITION_MAX, Source, Space, Span,
+    BlockError, BlockHeader, BlockVersion, BodyKind, COPY_MIN, Known, POSITION_MAX, Source, Space,
+    Span,
 };
 use codec::frame::*;
 use codec::varint;
@@ -79,6 +80,20 @@ fn payloads() {
         ),
         (
             Open,
+            [
+                name(b"a"),
+                vec![5, 6, 1, 2, 3, 4, 0, 80, 5, 6, 1, 2, 3, 4, 0, 80],
+            ]
+            .concat(),
+            "source: given twice",
+        ),
+        (
+            Open,
+            [name(b"a"), vec![6, 6, 1, 2, 3, 4, 0, 80]].concat(),
+            "address: cut short",
+        ),
+        (
+            Open,
             vec![1, 1, 1, 2, 7, 1, 2, 3, 4, 0, 80, 9],
             "1 bytes left over",
         ),
@@ -106,6 +121,26 @@ fn payloads() {
             Open,
             [name(b"a"), vec![4, 64], vec![b's'; 64]].concat(),
             "service: out of bounds",
+        ),
+        (
+            Open,
+            [name(b"a"), vec![7, 1, 0]].concat(),
+            "weight: out of bounds",
+        ),
+        (
+            Open,
+            [name(b"a"), vec![7, 2, 0xe9, 0x07]].concat(),
+            "weight: out of bounds",
+        ),
+        (
+            Open,
+            [name(b"a"), vec![7, 3, 0x80, 0x80, 0x04]].concat(),
+            "weight: out of bounds",
+        ),
+        (
+            Open,
+            [name(b"a"), vec![7, 1, 2, 7, 1, 2]].concat(),
+            "weight: given twice",
         ),
         (
             Opened,
@@ -307,6 +342,79 @@ fn unknown_tags_and_reasons_are_read_over() {
     );
 }
 
+/// An Open whose target is this Unix socket, as a peer that does not keep to the protocol would write it.
+fn open_of_path(path: &[u8]) -> BytesMut {
+    let length = |bytes: usize| u8::try_from(bytes).unwrap();
+    let mut payload = vec![2, 1, 0, 8];
+    if path.len() < 128 {
+        payload.push(length(path.len()));
+    } else {
+        payload.extend([length(path.len() % 128 + 128), length(path.len() / 128)]);
+    }
+    payload.extend(path);
+    let mut wire = vec![3];
+    if payload.len() < 128 {
+        wire.push(length(payload.len()));
+    } else {
+        wire.extend([
+            length(payload.len() % 128 + 128),
+            length(payload.len() / 128),
+        ]);
+    }
+    wire.extend(payload);
+    BytesMut::from(wire.as_slice())
+}
+
+#[test]
+fn a_path_is_absolute_plain_and_short() {
+    let of_length = |length: usize| [&b"/"[..], &vec![b'a'; length - 1]].concat();
+    for path in [&b"/run/app"[..], b"/a", b"/..a/.b/c..", &of_length(107)] {
+        let frame = FrameCodec.decode(&mut open_of_path(path)).unwrap();
+        let Some(Frame::Open(open)) = frame else {
+            panic!("an Open")
+        };
+        let path = String::from_utf8(path.to_vec()).unwrap();
+        assert_eq!(open.target, Target::Unix(path));
+    }
+    for path in [
+        &b""[..],
+        b"/",
+        b"//",
+        b"run/app",
+        b"./app",
+        b"../app",
+        b"/run/../etc/app",
+        b"/run/..",
+        b"/run/./app",
+        b"/run//app",
+        b"/run/app/",
+        b"/run/\0app",
+        b"\0abstract",
+        b"/run/a\nb",
+        b"/run/\xff",
+        &of_length(108),
+        &of_length(3_000),
+    ] {
+        let error = FrameCodec.decode(&mut open_of_path(path));
+        assert!(error.is_err(), "{}", path.escape_ascii());
+        if let Ok(path) = String::from_utf8(path.to_vec()) {
+            let frame = Frame::Open(Open {
+                number: 2,
+                stream: StreamId(1),
+                domain: None,
+                target: Target::Unix(path),
+                service: String::new(),
+                source: None,
+                weight: std::num::NonZeroU16::MIN,
+            });
+            assert!(FrameCodec.encode(&frame, &mut BytesMut::new()).is_err());
+        }
+    }
+    // Two targets are none.
+    let mut wire = BytesMut::from([3, 14, 2, 1, 0, 2, 6, 1, 2, 3, 4, 0, 80, 8, 1, 47].as_slice());
+    assert!(FrameCodec.decode(&mut wire).is_err());
+}
+
 #[test]
 fn a_secret_does_not_show() {
     let hello = Hello {
@@ -322,6 +430,7 @@ fn a_secret_does_not_show() {
 
 fn stored(plain_length: u32) -> BlockHeader {
     BlockHeader {
+        version: BlockVersion::One,
         stream: StreamId(1),
         stream_offset: 0,
         plain_length,
@@ -498,7 +607,11 @@ fn headers() {
         (&[0x81, 0x01, 1, 0, 1, 9], BlockError::CutShort("checksum")),
     ] {
         assert_eq!(
-            BlockHeader::decode(&mut Bytes::copy_from_slice(wire)),
+            BlockHeader::decode(
+                &mut Bytes::copy_from_slice(wire),
+                BlockVersion::One,
+                |_, _| Known::default()
+            ),
             Err(error)
         );
     }
@@ -578,7 +691,7 @@ fn operations() {
         diagonals,
         ..stored(100)
     };
-    let mut writer = Writer::new();
+    let mut writer = Writer::new(BlockVersion::One);
     writer.literal(20);
     writer.copy(COPY_MIN, true, Space::Sender, 20);
     let mut inner = Vec::new();

@@ -1,7 +1,8 @@
-//! What the command lines of both programs share: one-line errors, exit codes, completions.
+//! What the command lines of both programs share: one-line errors, exit codes, completions, manual pages.
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -87,6 +88,19 @@ pub fn completions<T: Parser>(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
     print(&String::from_utf8_lossy(&script))
+}
+
+/// Writes the manual pages of a program and of its commands into a directory, which must exist.
+///
+/// # Errors
+/// The directory cannot be written to.
+pub fn manual<T: Parser>(directory: &Path) -> Result<(), Failure> {
+    clap_mangen::generate_to(T::command(), directory).map_err(|error| {
+        Failure::Failed(format!(
+            "cannot write manual pages into {}: {error}",
+            directory.display()
+        ))
+    })
 }
 
 enum Outcome {

@@ -1,32 +1,39 @@
 //! From start to end of a program: its runtime, its signals, its `listening` lines, its drain and its exit.
 //!
 //! A program parses everything, binds, announces its sockets, runs, drains, and is gone. SIGTERM and SIGINT drain, a second one ends
-//! at once, SIGHUP reloads.
+//! at once, SIGHUP reloads, and so does a change of the files that it was started with.
 
 mod end;
 mod environment;
+mod handover;
 mod histories;
+mod notify;
+mod watch;
 
 use std::future::Future;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
-pub use end::{end, say_goodbye};
+pub use end::{LastSecond, release_histories};
 pub use environment::{Resources, environment};
+pub use handover::{Handover, Successor, Successors};
 pub use histories::{budget_bytes, resize_histories, size_on_disk};
 
 use crate::cli::Failure;
-use crate::config::LogConfig;
+use crate::config::{Bind, LogConfig};
 use crate::log::Log;
 use crate::os;
+use watch::Watch;
 
-/// How long blocking threads may finish what they are at, after everything else has ended. The process is gone within a second of
-/// that moment, whatever they do.
-const THREADS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long blocking threads may finish what they are at, after everything else has ended, jobs of pools included. Then the process is gone, whatever they
+/// do.
+const THREADS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Starts a runtime, runs `work` to its end, and leaves no thread behind that could hold the process up.
 ///
@@ -116,6 +123,17 @@ pub trait Running {
     /// # Errors
     /// One line that says what is wrong.
     fn reload(&mut self) -> impl Future<Output = Result<(), String>>;
+    /// The files that [`reload`](Self::reload) would read.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+    /// Closes what a successor needs and drains nothing: the admin endpoint, at once; and, once it is polled, the histories, whose directory is left to
+    /// another program.
+    fn release(&mut self) -> impl Future<Output = ()> + 'static;
+    /// Accepts nothing new; resolves when what was accepted has its stream, or soon after.
+    fn settle(&mut self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
     /// Takes nothing new; resolves when everything that runs has ended.
     fn drain(&mut self) -> impl Future<Output = ()>;
     /// Resolves when the program cannot go on by itself; the line says why.
@@ -124,34 +142,143 @@ pub trait Running {
     fn drain_timeout(&self) -> Duration;
 }
 
-/// Serves signals until the program is to end. Streams that still run then are reset by whoever drops them.
+/// The files behind a running edge: its configuration, what that names as it is used, and what it names as it stands there `next`, though it
+/// could not be used yet: what it lacks may come.
+pub fn files_behind(
+    config: PathBuf,
+    used: Vec<PathBuf>,
+    next: Option<Vec<PathBuf>>,
+) -> Vec<PathBuf> {
+    let mut files = vec![config];
+    files.extend(used);
+    files.extend(next.into_iter().flatten());
+    files
+}
+
+/// Serves signals until the program is to end or is replaced. Streams that still run then are reset by whoever drops them.
 ///
 /// # Errors
 /// The program could not go on.
-pub async fn attend<R: Running>(signals: &mut Signals, running: &mut R) -> Result<(), Failure> {
-    loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::End => break,
-                Request::Reload => match running.reload().await {
-                    Ok(()) => tracing::info!("the configuration was read anew"),
-                    Err(error) => tracing::error!(%error, "the configuration stays as it was"),
-                },
-            },
-            error = running.failed() => return Err(Failure::Failed(error)),
+pub async fn attend<R: Running>(
+    signals: &mut Signals,
+    successors: Successors,
+    running: &mut R,
+) -> Result<(), Failure> {
+    notify::ready();
+    let _life = notify::watchdog_interval().map(Life::start);
+    let successor = match serve(signals, successors, running).await? {
+        Ending::Asked => {
+            notify::stopping();
+            None
         }
-    }
+        Ending::Replaced(successor) => {
+            notify::replaced();
+            os::leave_socket_files();
+            tracing::info!(process = successor.process(), "replaced by another program");
+            Some(successor)
+        }
+    };
     let timeout = running.drain_timeout();
     tracing::info!(
         timeout_seconds = timeout.as_secs(),
         "draining: no new streams, the running ones may finish"
     );
     tokio::select! {
-        () = running.drain() => tracing::info!("drained"),
+        () = drain(successor, running) => tracing::info!("drained"),
         () = tokio::time::sleep(timeout) => tracing::warn!("the drain has taken too long; what still runs is reset"),
         () = second_end(signals) => tracing::warn!("asked a second time; what still runs is reset"),
     }
     Ok(())
+}
+
+/// Why a program stops serving.
+enum Ending {
+    /// By a signal.
+    Asked,
+    /// By another program that takes its place.
+    Replaced(Successor),
+}
+
+async fn serve<R: Running>(
+    signals: &mut Signals,
+    mut successors: Successors,
+    running: &mut R,
+) -> Result<Ending, Failure> {
+    let mut watch = Watch::new(running.files());
+    loop {
+        tokio::select! {
+            request = signals.next() => match request {
+                Request::End => return Ok(Ending::Asked),
+                Request::Reload => {
+                    watch.about_to_read();
+                    reload(running).await;
+                    watch.set_files(running.files());
+                }
+            },
+            () = watch.changed() => {
+                tracing::info!("a file of the configuration has changed");
+                reload(running).await;
+                watch.set_files(running.files());
+            }
+            successor = successors.next() => return Ok(Ending::Replaced(successor)),
+            error = running.failed() => return Err(Failure::Failed(error)),
+        }
+    }
+}
+
+async fn reload<R: Running>(running: &mut R) {
+    notify::reloading();
+    match running.reload().await {
+        Ok(()) => {
+            tracing::info!("the configuration was read anew");
+            notify::reloaded("running");
+        }
+        Err(error) => {
+            tracing::error!(%error, "the configuration stays as it was");
+            notify::reloaded("running; the new configuration is wrong, see the log");
+        }
+    }
+}
+
+/// Drains, and on the way leaves to a successor what it waits for.
+async fn drain<R: Running>(successor: Option<Successor>, running: &mut R) {
+    running.settle().await;
+    let Some(successor) = successor else {
+        return running.drain().await;
+    };
+    let release = running.release();
+    let mut let_go = pin!(async {
+        release.await;
+        successor.released().await;
+    });
+    let mut drained = pin!(running.drain());
+    // The drain is polled first: it closes the listening sockets and says GoAway, after which histories do not grow.
+    tokio::select! {
+        biased;
+        () = &mut drained => let_go.await,
+        () = &mut let_go => drained.await,
+    }
+}
+
+/// Tells a service manager that the program lives, for as long as it can run a task.
+struct Life(JoinHandle<()>);
+
+impl Life {
+    fn start(interval: Duration) -> Self {
+        Self(tokio::spawn(async move {
+            let mut due = tokio::time::interval(interval);
+            loop {
+                due.tick().await;
+                notify::alive();
+            }
+        }))
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn second_end(signals: &mut Signals) {
@@ -166,7 +293,7 @@ pub struct Listening {
     /// `tunnel`, `admin` or the service's kind.
     pub kind: &'static str,
     /// Its address, with the port that the system chose when 0 was asked for.
-    pub address: SocketAddr,
+    pub address: Bind,
 }
 
 /// Tells whoever started the program which sockets are ready: one line each on standard output.
@@ -245,6 +372,10 @@ mod tests {
             kill_process(getpid(), Sent::TERM).map_err(|error| error.to_string())
         }
 
+        fn release(&mut self) -> impl Future<Output = ()> + 'static {
+            std::future::ready(())
+        }
+
         async fn drain(&mut self) {
             self.drains.fetch_add(1, Ordering::Relaxed);
             kill_process(getpid(), Sent::INT).unwrap();
@@ -267,6 +398,10 @@ mod tests {
             Ok(())
         }
 
+        fn release(&mut self) -> impl Future<Output = ()> + 'static {
+            std::future::ready(())
+        }
+
         async fn drain(&mut self) {}
 
         async fn failed(&mut self) -> String {
@@ -283,11 +418,14 @@ mod tests {
     #[tokio::test]
     async fn signals_reload_drain_and_end() {
         let mut signals = Signals::install().unwrap();
-        let failure = attend(&mut signals, &mut Broken).await.unwrap_err();
+        let nobody = || Handover::default().listen().unwrap();
+        let failure = attend(&mut signals, nobody(), &mut Broken)
+            .await
+            .unwrap_err();
         assert_eq!(failure, Failure::Failed("the listener is gone".to_owned()));
         let counting = Counting::default();
         kill_process(getpid(), Sent::HUP).unwrap();
-        assert_eq!(attend(&mut signals, &mut &counting).await, Ok(()));
+        assert_eq!(attend(&mut signals, nobody(), &mut &counting).await, Ok(()));
         assert_eq!(
             (
                 counting.reloads.load(Ordering::Relaxed),

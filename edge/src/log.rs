@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
@@ -16,12 +16,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-pub use stream::StreamLine;
+pub use stream::{Ended, StreamLine};
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
+use crate::journal::{Journal, Listen, heard};
 
 /// The crates whose events follow the configured level; libraries are heard from `warn` on.
-const OWN_CRATES: [&str; 5] = [
+pub(crate) const OWN_CRATES: [&str; 5] = [
     "codec",
     "tunnel",
     "edge",
@@ -32,12 +33,14 @@ const OWN_CRATES: [&str; 5] = [
 /// The running log, whose level a reload may change.
 pub struct Log {
     filter: reload::Handle<Targets, Registry>,
+    journal: Arc<Journal>,
 }
 
 impl Log {
     /// Starts logging and makes panics lines of the log. Once per process; a second time has no effect.
     pub fn start(config: &LogConfig) -> Self {
         let (filter, handle) = reload::Layer::new(targets(config.level));
+        let journal = Arc::new(Journal::default());
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_timer(UtcTime::rfc_3339());
@@ -56,11 +59,19 @@ impl Log {
         };
         // It fails only where a log is running already, as in tests.
         let _ = tracing_subscriber::registry()
-            .with(filter)
-            .with(lines)
+            .with(lines.with_filter(filter))
+            .with(Listen(journal.clone()).with_filter(heard()))
             .try_init();
         std::panic::set_hook(Box::new(log_panic));
-        Self { filter: handle }
+        Self {
+            filter: handle,
+            journal,
+        }
+    }
+
+    /// What has happened lately, whatever the level.
+    pub fn journal(&self) -> Arc<Journal> {
+        self.journal.clone()
     }
 
     /// Changes the level.

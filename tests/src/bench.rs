@@ -6,6 +6,7 @@ mod chart;
 mod docs;
 mod exchange;
 mod goals;
+mod interrupt;
 mod load;
 mod machine;
 mod metric;
@@ -17,6 +18,7 @@ mod report;
 mod rival;
 mod run;
 mod samples;
+mod sheet;
 mod stage;
 mod table;
 

@@ -91,7 +91,22 @@ impl Server {
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let listener = place.run(|| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        Self::start_in_at(place, (Ipv4Addr::LOCALHOST, 0).into(), serve)
+    }
+
+    /// Like [`start_in`](Self::start_in), on this very address.
+    ///
+    /// # Errors
+    /// When no socket can be had there.
+    pub fn start_in_at<F>(
+        place: &Place,
+        address: SocketAddr,
+        serve: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> anyhow::Result<Self>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let listener = place.run(|| std::net::TcpListener::bind(address))?;
         listener.set_nonblocking(true)?;
         Ok(Self::run(TcpListener::from_std(listener)?, serve)?)
     }

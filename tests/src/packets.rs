@@ -3,9 +3,16 @@
 //! Each namespace has one TUN device; a thread for each direction carries packets from one to the other and gives them a rate, a delay, jitter,
 //! loss and a drop-tail queue. The kernel's own TCP, with its congestion control, runs on both sides, so what is measured here may be quoted, with the
 //! settings beside it. Root only: making a namespace and a TUN device needs it.
+//!
+//! The same model is the line of a [`Router`] between two networks that somebody else has made, such as those of containers.
 
+mod control;
 mod forward;
+mod host;
+mod inet;
 mod model;
+mod netlink;
+mod router;
 mod space;
 
 use std::fs;
@@ -16,10 +23,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+pub use control::{Ask, Carried, Control, ask};
+pub use host::Lan;
+pub use inet::Inet;
 pub use model::{PacketCounters, Settings};
+pub use router::Router;
 pub use space::{Place, Space};
 
-use forward::Forwarder;
+use forward::Directions;
 
 /// Name of the TUN device in both namespaces.
 pub const DEVICE: &str = "wan0";
@@ -29,6 +40,13 @@ pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 /// Address of the second namespace.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// The device of a second line, and the addresses of both namespaces on it.
+const DEVICE_BESIDE: &str = "wan1";
+/// Address of the first namespace on a second line.
+pub const NEAR_BESIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+/// Address of the second namespace on a second line.
+pub const FAR_BESIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 
 /// Bytes of a packet at most, as on Ethernet.
 const MTU_BYTES: u16 = 1500;
@@ -53,10 +71,21 @@ pub enum From {
 #[derive(Debug)]
 pub struct PacketLine {
     // Before the namespaces, whose devices they hold.
-    near_to_far: Forwarder,
-    far_to_near: Forwarder,
+    directions: Directions,
     near: Space,
     far: Space,
+}
+
+/// A second line between the namespaces of a [`PacketLine`], from [`NEAR_BESIDE`] to [`FAR_BESIDE`]; ends when dropped.
+#[derive(Debug)]
+pub struct LineBeside(Directions);
+
+impl LineBeside {
+    /// What the direction from the first namespace has carried.
+    #[must_use]
+    pub fn counters(&self) -> PacketCounters {
+        self.0.counters(From::Near)
+    }
 }
 
 impl PacketLine {
@@ -93,19 +122,23 @@ impl PacketLine {
                 .run(widen_tcp_buffers)
                 .context("cannot widen TCP's buffers in a namespace")?;
         }
-        let near_to_far = Forwarder::start(
-            near_device.clone(),
-            far_device.clone(),
-            settings.clone(),
-            seed,
-        )?;
-        let far_to_near = Forwarder::start(far_device, near_device, settings, !seed)?;
         Ok(Self {
-            near_to_far,
-            far_to_near,
+            directions: Directions::start(near_device, far_device, settings, seed)?,
             near,
             far,
         })
+    }
+
+    /// Another line between the same namespaces; there may be one.
+    ///
+    /// # Errors
+    /// When the kernel or `ip` refuses.
+    pub fn beside(&self, settings: Settings, seed: u64) -> Result<LineBeside> {
+        let near = self.near.tun(DEVICE_BESIDE, MTU_BYTES)?;
+        let far = self.far.tun(DEVICE_BESIDE, MTU_BYTES)?;
+        self.near.connect(DEVICE_BESIDE, NEAR_BESIDE, FAR_BESIDE)?;
+        self.far.connect(DEVICE_BESIDE, FAR_BESIDE, NEAR_BESIDE)?;
+        Ok(LineBeside(Directions::start(near, far, settings, seed)?))
     }
 
     /// The first namespace, at [`NEAR`].
@@ -122,8 +155,7 @@ impl PacketLine {
 
     /// Changes the line under way, both directions.
     pub fn set(&self, settings: &Settings) {
-        self.near_to_far.set(settings.clone());
-        self.far_to_near.set(settings.clone());
+        self.directions.set(settings);
     }
 
     /// Makes `name` (such as bbr or cubic) the congestion control of connections that begin from now on, in both namespaces.
@@ -137,23 +169,27 @@ impl PacketLine {
 
     /// From now on nothing arrives, and what is on its way is lost; nobody is told, as when a cable is cut.
     pub fn cut(&self) {
-        self.near_to_far.set_up(false);
-        self.far_to_near.set_up(false);
+        self.directions.set_up(false);
     }
 
     /// Packets pass again.
     pub fn restore(&self) {
-        self.near_to_far.set_up(true);
-        self.far_to_near.set_up(true);
+        self.directions.set_up(true);
+    }
+
+    /// The first namespace has another address from now on, and [`NEAR`] no more: what was connected from there hears nothing again.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn move_near_to(&self, address: Ipv4Addr) -> Result<()> {
+        self.near.replace_address(DEVICE, NEAR, address, FAR)?;
+        self.far.add_route(&format!("{address}/32"), DEVICE)
     }
 
     /// What one direction has carried.
     #[must_use]
     pub fn counters(&self, from: From) -> PacketCounters {
-        match from {
-            From::Near => self.near_to_far.counters(),
-            From::Far => self.far_to_near.counters(),
-        }
+        self.directions.counters(from)
     }
 }
 

@@ -4,9 +4,11 @@
 //! comparison names the first wrong offset instead of "the hashes differ".
 
 mod checker;
+mod echo;
 mod edit;
 
 pub use checker::{Checker, Mismatch};
+pub use echo::there_and_back;
 pub use edit::edited;
 
 /// Bytes made from one evaluation of the generator: everything is computed in words of this many bytes.

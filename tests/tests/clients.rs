@@ -5,10 +5,13 @@
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::time::timeout;
 use wanproxy_tests::fetch::Uploaded;
 use wanproxy_tests::origin::{Content, HttpOrigin, Server};
 use wanproxy_tests::pair::Pair;
@@ -39,6 +42,110 @@ async fn curl_downloads_and_uploads_through_a_forward() {
         serde_json::from_slice::<Uploaded>(&answer).unwrap(),
         Uploaded::of(&files.body)
     );
+}
+
+/// What has not happened by then never will.
+const STALL_LIMIT: Duration = Duration::from_secs(120);
+
+/// A real client that gives up at any point, and tries again: what it left half sent, half said and half remembered is in nobody's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_breaks_off_anywhere_again_and_again_and_then_gets_and_puts_everything() {
+    let Some(()) = found("curl", &["--version"]).await else {
+        return;
+    };
+    let mut files = files().await;
+    let length = files.body.len();
+    // Points of every order of magnitude, the same ones in every run.
+    let mut seed = 0;
+    let mut place = || {
+        seed += 1;
+        let bytes = Payload::random(seed).bytes(0, 9);
+        let any = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        usize::try_from(any).unwrap() % (length >> (bytes[8] % 12)) + 1
+    };
+    for round in 0..3 {
+        let url = format!(
+            "http://{}/file",
+            files.pair.client().address("http").unwrap()
+        );
+        for _ in 0..12 {
+            let place = place();
+            break_off_download(&url, &files.body, place).await;
+            break_off_upload(&url, &files.body, place).await;
+        }
+        let whole = timeout(STALL_LIMIT, curl(&["--fail", &url])).await;
+        assert!(
+            whole.expect("the download stalled") == files.body,
+            "round {round}: the download differs"
+        );
+        let mut upload = upload(&url, length).spawn().unwrap();
+        upload
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(&files.body)
+            .await
+            .unwrap();
+        let answer = timeout(STALL_LIMIT, upload.wait_with_output()).await;
+        let answer = answer.expect("the upload stalled").unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Uploaded>(&answer.stdout).unwrap(),
+            Uploaded::of(&files.body),
+            "round {round}"
+        );
+        // What was broken off is in histories on disk from here on, and the last of it may be half written.
+        break_off_download(&url, &files.body, length / 2).await;
+        files.pair.restart_server().await.unwrap();
+        files.pair.restart_client().await.unwrap();
+    }
+}
+
+/// Reads so much of a download, checks it, and ends curl.
+async fn break_off_download(url: &str, body: &[u8], place: usize) {
+    let mut curl = Command::new("curl")
+        .args(["--silent", "--no-buffer", "--noproxy", "*", url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut part = vec![0; place];
+    let read = curl.stdout.as_mut().unwrap().read_exact(&mut part);
+    timeout(STALL_LIMIT, read)
+        .await
+        .expect("the download stalled")
+        .unwrap();
+    assert!(part == body[..place], "the first {place} bytes differ");
+    curl.kill().await.unwrap();
+}
+
+/// Gives so much of an upload to curl, and ends it.
+async fn break_off_upload(url: &str, body: &[u8], place: usize) {
+    let mut curl = upload(url, body.len()).spawn().unwrap();
+    let write = curl.stdin.as_mut().unwrap().write_all(&body[..place]);
+    timeout(STALL_LIMIT, write)
+        .await
+        .expect("the upload stalled")
+        .unwrap();
+    curl.kill().await.unwrap();
+}
+
+/// Uploads so much of what it reads.
+fn upload(url: &str, length: usize) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--noproxy",
+        "*",
+        "--upload-file",
+        "-",
+    ])
+    .args(["--header", "Transfer-Encoding:", "--header", "Expect:"])
+    .args(["--header", &format!("Content-Length: {length}")])
+    .arg(url)
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped());
+    curl
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -326,3 +326,34 @@ async fn curl_downloads_and_uploads_through_the_proxy() {
         assert!(answer.contains("2000000"), "{option}: {output:?}");
     }
 }
+
+/// An address of loopback whose connections are never completed: its queue is full. What is returned with it keeps it so.
+async fn silent() -> (SocketAddr, tokio::net::TcpListener, Vec<TcpStream>) {
+    /// More than the kernel takes into a queue for one.
+    const MOST: usize = 16;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while queued.len() < MOST {
+        // Loopback answers in microseconds, or never.
+        match timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
+            Ok(connected) => queued.push(connected.unwrap()),
+            Err(_) => return (address, listener, queued),
+        }
+    }
+    panic!("the queue takes {MOST} connections although it is for one")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_does_not_answer_is_a_504() {
+    let pair = Pair::builder().http().start().await.unwrap();
+    let (address, _listener, _queued) = silent().await;
+    let (connect, get) = (
+        format!("CONNECT {address} HTTP/1.1\r\n\r\n"),
+        format!("GET http://{address}/ HTTP/1.1\r\nHost: {address}\r\n\r\n"),
+    );
+    let (connected, got) = tokio::join!(ask(&pair, &connect), ask(&pair, &get));
+    assert_eq!((status(&connected), status(&got)), (504, 504));
+}

@@ -1,11 +1,13 @@
 //! The small programs that the container image holds beside the two edges.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 const ORIGIN: &str = env!("CARGO_BIN_EXE_wanproxy-origin");
+const HELLO: &str = env!("CARGO_BIN_EXE_wanproxy-hello");
 const FIRST_START: &str = env!("CARGO_BIN_EXE_wanproxy-first-start");
 
 /// An origin that ends with its test, whatever becomes of that.
@@ -13,9 +15,17 @@ struct Origin(Child);
 
 impl Origin {
     fn start(directory: &Path) -> (Self, String) {
+        Self::run("origin", "--directory", directory.as_os_str())
+    }
+
+    fn relay(target: &str) -> (Self, String) {
+        Self::run("relay", "--relay", target.as_ref())
+    }
+
+    fn run(name: &str, option: &str, value: &OsStr) -> (Self, String) {
         let mut child = Command::new(ORIGIN)
-            .arg("--directory")
-            .arg(directory)
+            .arg(option)
+            .arg(value)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -23,7 +33,11 @@ impl Origin {
         let stdout = child.stdout.take().unwrap();
         let origin = Self(child);
         BufReader::new(stdout).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening origin http ");
+        let address = line
+            .trim()
+            .strip_prefix("listening ")
+            .and_then(|rest| rest.strip_prefix(name))
+            .and_then(|rest| rest.strip_prefix(" http "));
         let address = address.unwrap_or_else(|| panic!("not a listening line: {line}"));
         (origin, address.to_owned())
     }
@@ -73,6 +87,44 @@ fn the_origin_serves_its_directory_until_it_is_told_to_stop() {
     assert_eq!(origin.terminate().code(), Some(0));
     let gone = check(&format!("http://{address}/"));
     assert_eq!(gone.status.code(), Some(1));
+}
+
+#[test]
+fn a_relay_passes_on_what_an_origin_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("sample"), "hello").unwrap();
+    let (mut origin, address) = Origin::start(directory.path());
+    let (mut relay, near) = Origin::relay(&address);
+    let there = check(&format!("http://{near}/sample"));
+    assert!(there.status.success(), "{there:?}");
+    let missing = check(&format!("http://{near}/missing"));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("404"));
+    assert_eq!(origin.terminate().code(), Some(0));
+    assert_eq!(
+        check(&format!("http://{near}/sample")).status.code(),
+        Some(1)
+    );
+    assert_eq!(relay.terminate().code(), Some(0));
+}
+
+#[test]
+fn whoever_starts_the_demo_is_told_where_the_dashboard_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("admin.token");
+    let made = Command::new(HELLO).arg("token").arg(&file).status();
+    assert!(made.unwrap().success());
+    let token = std::fs::read_to_string(&file).unwrap();
+    let mut say = Command::new(HELLO);
+    say.args(["say", "--line", "10Mbit/s", "--token"])
+        .arg(&file)
+        .args(["--dashboard", "9900", "--http", "8080"])
+        .args(["--socks", "1080", "--direct", ""]);
+    let said = String::from_utf8(say.output().unwrap().stdout).unwrap();
+    let link = format!("http://127.0.0.1:9900/login#{}\n", token.trim());
+    assert!(said.contains(&link), "{said}");
+    assert!(said.contains("docker compose port direct 8081"), "{said}");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(say.status().unwrap().code(), Some(1));
 }
 
 #[test]

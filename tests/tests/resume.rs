@@ -11,7 +11,7 @@ use wanproxy_tests::eventually;
 use wanproxy_tests::line::LineConfig;
 use wanproxy_tests::origin::{self, Server};
 use wanproxy_tests::pair::{EdgeProcess, Pair, Signal};
-use wanproxy_tests::payload::{Checker, Payload};
+use wanproxy_tests::payload::{Payload, there_and_back};
 
 /// What has not happened by then never will.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -57,35 +57,6 @@ async fn state(edge: &EdgeProcess) -> String {
     state.unwrap_or("none").to_owned()
 }
 
-/// Sends `length` bytes of `payload` through `connection`, whose other end sends them back, and checks every byte of it.
-async fn there_and_back(connection: TcpStream, payload: Payload, length: u64) {
-    let (mut reader, mut writer) = connection.into_split();
-    let sending = tokio::spawn(async move {
-        for offset in (0..length).step_by(100_000) {
-            let count = usize::try_from((length - offset).min(100_000)).unwrap();
-            writer
-                .write_all(&payload.bytes(offset, count))
-                .await
-                .unwrap();
-        }
-        writer.shutdown().await.unwrap();
-    });
-    let mut checker = Checker::new(payload, length);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let count = timeout(LIMIT, reader.read(&mut buffer)).await;
-        match count
-            .unwrap_or_else(|_| panic!("stalled at offset {}", checker.offset()))
-            .unwrap()
-        {
-            0 => break,
-            count => checker.feed(&buffer[..count]).unwrap(),
-        }
-    }
-    checker.finish().unwrap();
-    sending.await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn large_transfers_both_ways_outlive_a_line_that_is_cut_again_and_again() {
     let line = LineConfig::shaped(60_000_000, Duration::from_millis(10));
@@ -97,6 +68,7 @@ async fn large_transfers_both_ways_outlive_a_line_that_is_cut_again_and_again() 
             connection,
             Payload::random(seed),
             6 * MEBIBYTE,
+            LIMIT,
         )));
     }
     let mut cuts = 0;
@@ -112,7 +84,7 @@ async fn large_transfers_both_ways_outlive_a_line_that_is_cut_again_and_again() 
         }
     }
     for transfer in transfers {
-        transfer.await.unwrap();
+        transfer.await.unwrap().unwrap();
     }
     assert!(cuts >= 5, "{cuts}");
     let resumed = resumes(pair.client()).await;

@@ -5,6 +5,8 @@
 //!        └─ the rest: credit and what came by it, histories and their index; sending may use what is free of it, too
 //! ```
 //!
+//! The last eighth of it is for admitting streams, and not for their growth.
+//!
 //! A [`Charge`] is a permit for bytes of one [`Use`]; its drop gives them back. Charges are made through the account that pays: the whole
 //! budget, the [`IdentityShare`] of a peer, or the [`StreamShare`] of a stream, each of which bounds the sum below it.
 
@@ -18,8 +20,30 @@ pub const STREAM_RESERVE_BYTES: usize = 16 * 1024;
 /// One part in so many of the budget is only for sending: credit that was promised can never keep an edge from reading its own side.
 pub const SEND_DIVISOR: usize = 4;
 
+/// One part in so many of the budget, and of an identity's share, is only for admitting streams: what those that are there hold back, because nobody
+/// reads what they bring or takes what they send, keeps no new one out.
+pub const ADMISSION_DIVISOR: usize = 8;
+
 /// One part in so many of the budget is the most that one stream may hold: sixteen greedy streams fill it, one does not.
 pub const STREAM_SHARE_DIVISOR: usize = 16;
+
+/// How much of what is free a charge may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// All of it.
+    All,
+    /// Not what is kept for admitting streams.
+    Growth,
+}
+
+impl Claim {
+    fn of(self, limit_bytes: usize) -> usize {
+        match self {
+            Self::All => limit_bytes,
+            Self::Growth => limit_bytes - limit_bytes / ADMISSION_DIVISOR,
+        }
+    }
+}
 
 /// What bytes are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,21 +117,26 @@ impl Budget {
             ledger: Mutex::new(Ledger::default()),
         });
         Self {
-            root: Account::new(&vault, None, total_bytes),
+            root: Account::new(&vault, None, total_bytes, total_bytes),
         }
     }
 
     /// Charges `bytes` of `usage` to nobody in particular. `None` if they are not free.
     #[must_use]
     pub fn try_charge(&self, usage: Use, bytes: usize) -> Option<Charge> {
-        Charge::new(&self.root, usage, bytes)
+        Charge::new(&self.root, usage, bytes, Claim::All)
     }
 
     /// The share of one identity: all that its tunnels and streams hold together stays within `limit_bytes`.
     #[must_use]
     pub fn identity_share(&self, limit_bytes: usize) -> IdentityShare {
         IdentityShare {
-            account: Account::new(&self.root.vault, Some(self.root.clone()), limit_bytes),
+            account: Account::new(
+                &self.root.vault,
+                Some(self.root.clone()),
+                limit_bytes,
+                Claim::Growth.of(limit_bytes),
+            ),
         }
     }
 
@@ -154,7 +183,7 @@ impl IdentityShare {
     /// Charges `bytes` of `usage` to the identity. `None` if they are not free, or beyond its share.
     #[must_use]
     pub fn try_charge(&self, usage: Use, bytes: usize) -> Option<Charge> {
-        Charge::new(&self.account, usage, bytes)
+        Charge::new(&self.account, usage, bytes, Claim::Growth)
     }
 
     /// Admits a stream: reserves [`STREAM_RESERVE_BYTES`] for it in each direction. `None` if they are not free: the stream is refused.
@@ -163,12 +192,12 @@ impl IdentityShare {
         let vault = &self.account.vault;
         // A budget so small that a sixteenth of it is below the reserve still admits streams.
         let limit_bytes = (vault.total_bytes / STREAM_SHARE_DIVISOR).max(2 * STREAM_RESERVE_BYTES);
-        let account = Account::new(vault, Some(self.account.clone()), limit_bytes);
-        let send = Charge::new(&account, Use::Send, STREAM_RESERVE_BYTES)?;
-        let receive = Charge::new(&account, Use::Credit, STREAM_RESERVE_BYTES)?;
+        let account = Account::new(vault, Some(self.account.clone()), limit_bytes, limit_bytes);
+        let reserve = |usage| Charge::new(&account, usage, STREAM_RESERVE_BYTES, Claim::All);
+        let reserved = [reserve(Use::Send)?, reserve(Use::Credit)?];
         Some(StreamShare {
             account,
-            _reserved: [send, receive],
+            _reserved: reserved,
         })
     }
 
@@ -191,7 +220,7 @@ impl StreamShare {
     /// stream then goes on with what it has.
     #[must_use]
     pub fn try_charge(&self, usage: Use, bytes: usize) -> Option<Charge> {
-        Charge::new(&self.account, usage, bytes)
+        Charge::new(&self.account, usage, bytes, Claim::Growth)
     }
 
     /// What the stream holds, its reserve included.
@@ -225,7 +254,7 @@ impl Charge {
     /// Charges `bytes` more, or returns false and changes nothing.
     #[must_use]
     pub fn try_grow(&mut self, bytes: usize) -> bool {
-        let grown = self.account.try_charge(self.usage, bytes);
+        let grown = self.account.try_charge(self.usage, bytes, Claim::Growth);
         if grown {
             self.bytes += bytes;
         }
@@ -278,8 +307,8 @@ impl Charge {
         converted
     }
 
-    fn new(account: &Arc<Account>, usage: Use, bytes: usize) -> Option<Self> {
-        account.try_charge(usage, bytes).then(|| Self {
+    fn new(account: &Arc<Account>, usage: Use, bytes: usize, claim: Claim) -> Option<Self> {
+        account.try_charge(usage, bytes, claim).then(|| Self {
             account: account.clone(),
             usage,
             bytes,
@@ -307,16 +336,24 @@ struct Account {
     vault: Arc<Vault>,
     parent: Option<Arc<Account>>,
     limit_bytes: usize,
+    /// The same for the growth of what was admitted.
+    growth_limit_bytes: usize,
     /// What it and those below it hold. Changed with the ledger locked, so that a chain of accounts changes at once.
     used_bytes: AtomicUsize,
 }
 
 impl Account {
-    fn new(vault: &Arc<Vault>, parent: Option<Arc<Self>>, limit_bytes: usize) -> Arc<Self> {
+    fn new(
+        vault: &Arc<Vault>,
+        parent: Option<Arc<Self>>,
+        limit_bytes: usize,
+        growth_limit_bytes: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             vault: vault.clone(),
             parent,
             limit_bytes,
+            growth_limit_bytes,
             used_bytes: AtomicUsize::new(0),
         })
     }
@@ -330,13 +367,17 @@ impl Account {
         std::iter::successors(Some(self), |account| account.parent.as_deref())
     }
 
-    fn try_charge(&self, usage: Use, bytes: usize) -> bool {
+    fn try_charge(&self, usage: Use, bytes: usize, claim: Claim) -> bool {
         let mut ledger = self.vault.lock();
         let fits = self.chain().all(|account| {
+            let limit_bytes = match claim {
+                Claim::All => account.limit_bytes,
+                Claim::Growth => account.growth_limit_bytes,
+            };
             let used_bytes = account.used_bytes().checked_add(bytes);
-            used_bytes.is_some_and(|used_bytes| used_bytes <= account.limit_bytes)
+            used_bytes.is_some_and(|used_bytes| used_bytes <= limit_bytes)
         });
-        if !fits || !ledger.try_add(&self.vault, usage, bytes) {
+        if !fits || !ledger.try_add(&self.vault, usage, bytes, claim) {
             return false;
         }
         for account in self.chain() {
@@ -397,13 +438,14 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn try_add(&mut self, vault: &Vault, usage: Use, bytes: usize) -> bool {
-        // `used_bytes` never exceeds the total, nor `not_sending_bytes` its limit.
-        if bytes > vault.total_bytes - self.used_bytes {
+    fn try_add(&mut self, vault: &Vault, usage: Use, bytes: usize, claim: Claim) -> bool {
+        let free =
+            |limit_bytes: usize, used_bytes| claim.of(limit_bytes).saturating_sub(used_bytes);
+        if bytes > free(vault.total_bytes, self.used_bytes) {
             return false;
         }
         if !usage.is_sending() {
-            if bytes > vault.not_sending_limit_bytes - self.not_sending_bytes {
+            if bytes > free(vault.not_sending_limit_bytes, self.not_sending_bytes) {
                 return false;
             }
             self.not_sending_bytes += bytes;
@@ -425,9 +467,9 @@ impl Ledger {
 
     fn try_convert(&mut self, vault: &Vault, from: Use, to: Use, bytes: usize) -> bool {
         self.subtract(vault, from, bytes);
-        let converted = self.try_add(vault, to, bytes);
+        let converted = self.try_add(vault, to, bytes, Claim::All);
         if !converted {
-            let restored = self.try_add(vault, from, bytes);
+            let restored = self.try_add(vault, from, bytes, Claim::All);
             debug_assert!(restored, "what was just given back is free");
         }
         converted

@@ -1,13 +1,16 @@
 //! What all tunnels of one program share, and what the edge lends to the tunnel.
 
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use codec::block::BlockVersion;
 pub use codec::frame::Renewed;
-use codec::frame::{Hello, HelloStatus};
+use codec::frame::{FEATURE_LINKS, FEATURE_SOURCE, FEATURE_UNIX, Hello, HelloStatus};
 use rustls_pki_types::CertificateDer;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::budget::Budget;
 use crate::histories::Histories;
@@ -16,19 +19,22 @@ use crate::pool::Pools;
 use crate::state::{LevelChoice, Limits, LineSample, Side, TunnelConfig};
 use crate::tls::{ClientTls, ServerTls};
 
-/// Wire versions spoken.
-pub(crate) const VERSION_MIN: u64 = 1;
-/// See [`VERSION_MIN`].
-pub(crate) const VERSION_MAX: u64 = 1;
+/// Wire versions spoken: the newest, and the one before.
+pub const VERSIONS: RangeInclusive<u64> = 1..=2;
 
 /// TLS handshake and Hello together must be done within this time; an unauthenticated peer holds its place no longer.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is done to a socket before it connects to an address.
+pub type Prepare = Arc<dyn Fn(&TcpSocket, SocketAddr) + Send + Sync>;
 
 /// Shared by all tunnels of a program. Cheap to clone.
 #[derive(Clone)]
 pub struct Environment {
     /// Random, one per start of the program.
     pub instance: [u8; 16],
+    /// Wire versions to speak: [`VERSIONS`], or fewer where a test is an older program.
+    pub versions: RangeInclusive<u64>,
     /// This edge's name, told to peers for their logs.
     pub name: String,
     /// The pools.
@@ -51,6 +57,8 @@ pub struct Environment {
     pub level: LevelChoice,
     /// Sets the options of a WAN socket (congestion control, buffers, keepalive); the edge owns the OS calls.
     pub tune: fn(&TcpStream),
+    /// Sees each socket towards a server before it connects to the address.
+    pub prepare: Prepare,
     /// What the kernel says of a WAN socket; `None` where it says nothing. Called about once a millisecond while a link is busy.
     pub sample: fn(&TcpStream) -> Option<LineSample>,
 }
@@ -58,8 +66,8 @@ pub struct Environment {
 impl Environment {
     pub(crate) fn hello(&self) -> Hello {
         Hello {
-            version_min: VERSION_MIN,
-            version_max: VERSION_MAX,
+            version_min: *self.versions.start(),
+            version_max: *self.versions.end(),
             instance: self.instance,
             initial_window_bytes: self.limits.initial_window_bytes,
             streams_max: self.limits.streams_max,
@@ -67,6 +75,7 @@ impl Environment {
             unacknowledged_plain_max_bytes: self.limits.unacknowledged_plain_max_bytes,
             heartbeat_ms: u64::try_from(self.heartbeat.as_millis()).unwrap_or(u64::MAX),
             name: self.name.clone(),
+            features: FEATURE_LINKS | FEATURE_SOURCE | FEATURE_UNIX,
             ..Hello::default()
         }
     }
@@ -78,8 +87,11 @@ impl Environment {
         peer: &Hello,
         admit_opens: bool,
     ) -> TunnelConfig {
+        // Hello was accepted, so there is one.
+        let version = self.hello().common_version(peer);
         TunnelConfig {
             side,
+            blocks: BlockVersion::of_wire(version.unwrap_or(*self.versions.start())),
             peer_name: peer_name.to_owned(),
             local: self.limits,
             peer: Limits {
@@ -97,6 +109,7 @@ impl Environment {
             level: self.level,
             codec_threads: self.pools.codec.threads(),
             admit_opens,
+            peer_features: peer.features,
             resume_window: self.resume_window,
         }
     }

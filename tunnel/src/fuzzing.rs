@@ -4,11 +4,12 @@
 //! tunnel breaks a promise; on no bytes at all may it do so.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use codec::block::{BlockHeader, BodyKind};
+use codec::block::{BlockHeader, BlockVersion, BodyKind, Known};
 use codec::domain::{Domain, DomainConfig};
 use codec::frame::{Data, DomainId, Frame, FrameCodec, Reason, Renewed, Side, StreamId, Target};
 use tokio_util::codec::Decoder;
@@ -35,7 +36,13 @@ const ROUNDS_MAX: usize = 1_000;
 
 /// Runs `data`: frames as a link brings them, and actions between them.
 pub fn sequences(data: &[u8]) {
-    let mut world = World::new();
+    for blocks in BlockVersion::ALL {
+        sequence(data, blocks);
+    }
+}
+
+fn sequence(data: &[u8], blocks: BlockVersion) {
+    let mut world = World::new(blocks);
     let mut rest = BytesMut::from(data);
     while let Some(&first) = rest.first() {
         if first >= ACTIONS {
@@ -56,22 +63,29 @@ pub fn sequences(data: &[u8]) {
 }
 
 /// Puts the right checksum into a raw block of one fragment: chance does not find it.
-fn mend(data: &mut Data) {
+fn mend(data: &mut Data, blocks: BlockVersion) {
     let mut body = data.bytes.clone();
-    let header = BlockHeader::decode(&mut body);
-    if let (0, true, Ok(mut header)) = (data.offset, data.last, header)
-        && header.body == BodyKind::Raw
-        && header.checksum.is_some()
-    {
-        header.checksum = Some(codec::fuzzing::checksum(&body));
-        let mut whole = BytesMut::new();
-        header.encode(&mut whole);
-        whole.extend_from_slice(&body);
-        data.bytes = whole.freeze();
+    let header = BlockHeader::decode(&mut body, blocks, |_, _| Known::default());
+    let (0, true, Ok(header)) = (data.offset, data.last, header) else {
+        return;
+    };
+    if header.body != BodyKind::Raw || header.checksum.is_none() {
+        return;
     }
+    // It is the header's end in both versions, and the rest stays as it is: it was written against what is not known here.
+    let checksum = BlockHeader::checksum_of(blocks, &body).to_le_bytes();
+    let checksum_bytes = header.checksum_bytes();
+    let end = data.bytes.len() - body.len();
+    let mut whole = BytesMut::from(&data.bytes[..]);
+    let place = whole.get_mut(end - checksum_bytes..end);
+    if let (Some(place), Some(checksum)) = (place, checksum.get(..checksum_bytes)) {
+        place.copy_from_slice(checksum);
+    }
+    data.bytes = whole.freeze();
 }
 
 struct World {
+    blocks: BlockVersion,
     tunnel: Tunnel,
     budget: Arc<Budget>,
     domain: Arc<Domain>,
@@ -96,7 +110,7 @@ struct Stream {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(blocks: BlockVersion) -> Self {
         let now = Instant::now();
         let limits = Limits {
             streams_max: 8,
@@ -104,6 +118,7 @@ impl World {
         };
         let config = TunnelConfig {
             side: Side::Server,
+            blocks,
             peer_name: "peer".into(),
             local: limits,
             peer: limits,
@@ -111,6 +126,7 @@ impl World {
             level: LevelChoice::Auto,
             codec_threads: 2,
             admit_opens: true,
+            peer_features: codec::frame::FEATURE_SOURCE,
             resume_window: RESUME_WINDOW,
         };
         let domain = Arc::new(Domain::in_memory(DomainConfig {
@@ -125,6 +141,7 @@ impl World {
         tunnel.link_up(link, now);
         tunnel.attach_domain(DomainId::SHARED, "shared".into(), Arc::clone(&domain), now);
         let mut world = Self {
+            blocks,
             tunnel,
             budget,
             domain,
@@ -143,7 +160,7 @@ impl World {
     /// A frame comes; false if it ended the tunnel.
     fn hear(&mut self, mut frame: Frame) -> bool {
         if let Frame::Data(data) = &mut frame {
-            mend(data);
+            mend(data, self.blocks);
         }
         let heard = self.tunnel.handle_frame(self.link, frame, self.now);
         assert!(
@@ -175,7 +192,8 @@ impl World {
                     domain,
                     target,
                     service: "service".into(),
-                    weight: u32::from(how) + 1,
+                    weight: NonZeroU16::MIN.saturating_add(how.into()),
+                    source: None,
                 };
                 if let Ok(stream) = self.tunnel.open(spec, now) {
                     assert_eq!(stream.opener(), Some(Side::Server));

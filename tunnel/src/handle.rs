@@ -11,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{oneshot, watch};
 
 use crate::driver::{Command, Mail, PendingOpen};
+use crate::histories::DomainSpec;
 use crate::link::{Link, LinkCounters};
 use crate::state::OpenSpec;
 use crate::stream::{Shared, StreamHandle};
@@ -36,21 +37,34 @@ pub enum EndCause {
 /// One link's address and counters.
 #[derive(Debug, Clone)]
 pub struct LinkStatus {
+    /// Which it is, for as long as the tunnel lives.
+    pub(crate) name: LinkName,
     /// The peer's address.
     pub address: std::net::SocketAddr,
     /// Live counters.
     pub counters: Arc<LinkCounters>,
 }
 
+/// Names a link by what its Hello said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LinkName {
+    pub(crate) generation: u64,
+    pub(crate) index: u64,
+}
+
 /// What a driver publishes for others to read.
 #[derive(Clone)]
 pub(crate) struct Published {
     pub(crate) peer: Arc<str>,
+    /// What the peer's Hello says that it understands.
+    pub(crate) peer_features: u64,
     /// As shown on the last link: a tunnel may be resumed with a renewed certificate.
     pub(crate) chain: Arc<ArcSwap<Vec<CertificateDer<'static>>>>,
     pub(crate) links: Arc<Mutex<Vec<LinkStatus>>>,
     /// A link is up.
     pub(crate) attached: watch::Sender<bool>,
+    /// The links that are up.
+    pub(crate) names: watch::Sender<Vec<LinkName>>,
     pub(crate) resumes: watch::Sender<u64>,
     /// Client edge: since the line was lost, every server was asked in vain to carry on.
     pub(crate) was_sought: watch::Sender<bool>,
@@ -61,12 +75,18 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(peer: Arc<str>, chain: &[CertificateDer<'static>]) -> Self {
+    pub(crate) fn new(
+        peer: Arc<str>,
+        peer_features: u64,
+        chain: &[CertificateDer<'static>],
+    ) -> Self {
         Self {
             peer,
+            peer_features,
             chain: Arc::new(ArcSwap::from_pointee(chain.to_vec())),
             links: Arc::default(),
             attached: watch::Sender::new(true),
+            names: watch::Sender::new(vec![LinkName::default()]),
             resumes: watch::Sender::new(0),
             was_sought: watch::Sender::new(false),
             streams_open: Arc::default(),
@@ -88,6 +108,8 @@ impl Published {
 
     pub(crate) fn set_links(&self, links: Vec<LinkStatus>) {
         let attached = !links.is_empty();
+        let names = links.iter().map(|link| link.name).collect();
+        let _ = self.names.send_replace(names);
         let _ = self
             .attached
             .send_if_modified(|before| std::mem::replace(before, attached) != attached);
@@ -117,6 +139,11 @@ impl TunnelHandle {
         &self.published.peer
     }
 
+    /// What the peer's Hello says that it understands, such as [`FEATURE_SOURCE`](codec::frame::FEATURE_SOURCE).
+    pub fn peer_features(&self) -> u64 {
+        self.published.peer_features
+    }
+
     /// The peer's certificate chain, leaf first, as it was shown last.
     pub fn peer_chain(&self) -> Arc<Vec<CertificateDer<'static>>> {
         self.published.chain.load_full()
@@ -137,6 +164,22 @@ impl TunnelHandle {
             .send(Mail::Command(Command::Open(pending)))
             .map_err(|_| TunnelGone)?;
         Ok(StreamHandle::new(shared))
+    }
+
+    /// The same, and waits until the tunnel has taken the stream. When it has turned out to go away instead, nothing of the stream has left this
+    /// edge, and another tunnel may have it.
+    pub async fn open_taken(&self, spec: OpenSpec) -> Result<StreamHandle, TunnelGone> {
+        let mut stream = self.open(spec)?;
+        match stream.taken().await {
+            Err(Reason::GoingAway | Reason::TunnelLost) => Err(TunnelGone),
+            Ok(()) | Err(_) => Ok(stream),
+        }
+    }
+
+    /// Uses the histories of one more domain of this edge's services from now on. Streams may name it at once; until both sides have agreed on
+    /// it they go without.
+    pub fn use_domain(&self, domain: DomainSpec) {
+        let _ = self.mail.send(Mail::Command(Command::WantDomain(domain)));
     }
 
     /// Asks the peer for a new certificate with a PKCS #10 request in DER. `None` when the tunnel ended before the answer.
@@ -169,6 +212,27 @@ impl TunnelHandle {
         let _ = self
             .mail
             .send(Mail::Command(Command::Attach(Box::new(link), generation)));
+    }
+
+    /// Takes `link` as a further one of the present generation. False if there is none, or another by now.
+    pub(crate) async fn join(&self, link: Link, name: LinkName) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Join(Box::new(link), name, answer);
+        self.mail.send(Mail::Command(command)).is_ok() && answered.await.unwrap_or(false)
+    }
+
+    /// Waits until a link is lost, or the tunnel has ended.
+    pub(crate) async fn lost_link(&self, name: LinkName) {
+        let mut names = self.published.names.subscribe();
+        tokio::select! {
+            _ = names.wait_for(|names| !names.contains(&name)) => {}
+            _ = self.ended() => {}
+        }
+    }
+
+    /// Asks over all links whether the peer lives; a link that does not answer within a heartbeat is lost.
+    pub(crate) fn probe(&self) {
+        let _ = self.mail.send(Mail::Command(Command::Probe));
     }
 
     /// Whether a link is up. Without one the tunnel waits to be resumed, or has ended.
@@ -266,6 +330,8 @@ impl TunnelHandle {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use std::num::NonZeroU16;
+
     use codec::frame::Target;
 
     use super::*;
@@ -279,14 +345,31 @@ mod tests {
                 port: 80,
             },
             service: "files".to_owned(),
-            weight: 1,
+            weight: NonZeroU16::MIN,
+            source: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_a_tunnel_going_away_did_not_take_may_be_anothers() {
+        for (reason, is_gone) in [(Reason::GoingAway, true), (Reason::Limit, false)] {
+            let (sender, mut receiver) = mailbox();
+            let tunnel = TunnelHandle::new(sender, Published::new("hq".into(), 0, &[]));
+            let opening = tokio::spawn(async move { tunnel.open_taken(spec()).await });
+            let mut batch = std::collections::VecDeque::new();
+            receiver.drain(&mut batch).await;
+            let Some(Mail::Command(Command::Open(pending))) = batch.pop_front() else {
+                panic!("no Open");
+            };
+            pending.shared.fail(reason);
+            assert_eq!(opening.await.unwrap().is_err(), is_gone, "{reason:?}");
         }
     }
 
     #[tokio::test]
     async fn an_open_that_no_driver_ever_looks_at_tells_its_handle() {
         let (sender, receiver) = mailbox();
-        let published = Published::new("hq".into(), &[]);
+        let published = Published::new("hq".into(), 0, &[]);
         let tunnel = TunnelHandle::new(sender, published.clone());
         let mut stream = tunnel.open(spec()).unwrap();
         let end = stream.end();
@@ -303,7 +386,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_cause_of_an_end_counts() {
         let (sender, _receiver) = mailbox();
-        let published = Published::new("hq".into(), &[]);
+        let published = Published::new("hq".into(), 0, &[]);
         let tunnel = TunnelHandle::new(sender, published.clone());
         assert!(tunnel.is_up());
         published.end(EndCause::Drained);

@@ -11,6 +11,7 @@ pub mod handle;
 pub mod histories;
 pub mod link;
 pub mod metrics;
+mod pieces;
 pub mod pool;
 pub mod resolve;
 pub mod server;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use codec::encoder::Tally;
 use codec::frame::RefuseReason;
 
 /// Names of services, and pairs of service and peer, that get counters of their own. A server learns services' names from its clients, so
@@ -77,15 +78,33 @@ impl StreamResult {
     }
 }
 
-/// What the codec made of plain bytes that were sent.
+/// How plain bytes travelled.
+#[derive(Debug, Default)]
+pub struct Kinds {
+    /// Plain bytes that were references.
+    pub copied: Count,
+    /// Plain bytes that were compressed.
+    pub compressed: Count,
+    /// Plain bytes as they were.
+    pub raw: Count,
+}
+
+impl Kinds {
+    /// Adds those of a block.
+    pub fn add(&self, block: Tally) {
+        self.copied.add(block.copied_bytes.into());
+        self.compressed.add(block.compressed_bytes.into());
+        self.raw.add(block.raw_bytes.into());
+    }
+}
+
+/// What the codecs made of plain bytes.
 #[derive(Debug, Default)]
 pub struct CodecCounters {
-    /// Plain bytes sent as references.
-    pub copied: Count,
-    /// Plain bytes sent compressed.
-    pub compressed: Count,
-    /// Plain bytes sent as they were.
-    pub raw: Count,
+    /// This edge's, of what it sent.
+    pub sent: Kinds,
+    /// The other edge's, of what was received.
+    pub received: Kinds,
 }
 
 /// Counters of one service over all peers.
@@ -314,7 +333,7 @@ mod tests {
         let registry = Registry::new();
         for n in 0..NAMES_MAX * 2 {
             registry.service(&format!("s{n}")).lan.to_wan.add(1);
-            registry.codec(&format!("s{n}"), "branch-1").raw.add(1);
+            registry.codec(&format!("s{n}"), "branch-1").sent.raw.add(1);
         }
         assert!(registry.services().len() <= NAMES_MAX + 1);
         assert!(registry.codecs().len() <= NAMES_MAX + 1);

@@ -16,10 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::client::file_work;
 use crate::driver::{Driver, Mail, Parts};
-use crate::environment::{
-    Environment, HANDSHAKE_TIMEOUT, PeerIdentity, ServerIdentity, VERSION_MAX, VERSION_MIN,
-};
-use crate::handle::{EndCause, Published, TunnelHandle};
+use crate::environment::{Environment, HANDSHAKE_TIMEOUT, PeerIdentity, ServerIdentity};
+use crate::handle::{EndCause, LinkName, Published, TunnelHandle};
 use crate::histories::DomainSpec;
 use crate::link::{Link, LinkError};
 use crate::state::{LinkId, Side, Tunnel};
@@ -78,6 +76,13 @@ impl Acceptor {
     /// Tunnels that have not ended.
     pub fn tunnels(&self) -> Vec<TunnelHandle> {
         self.tunnels.all()
+    }
+
+    /// Waits up to `wait` for a tunnel of the client `peer` that takes streams and has its line.
+    pub async fn tunnel_of(&self, peer: &str, wait: Duration) -> Option<TunnelHandle> {
+        tokio::time::timeout(wait, self.tunnels.wait_for(peer))
+            .await
+            .ok()
     }
 
     /// Ends every tunnel for which `refuse` gives a reason (its identity was revoked).
@@ -256,6 +261,8 @@ enum Purpose {
     Begin([u8; 16], Secret),
     /// A tunnel that has lost its line.
     Resume(TunnelHandle),
+    /// A further link of a tunnel.
+    Join(TunnelHandle),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -313,7 +320,12 @@ impl Admission {
             Some(tunnel) => {
                 answer.tunnel = hello.tunnel;
                 answer.generation = hello.generation;
-                Purpose::Resume(tunnel)
+                answer.link_index = hello.link_index;
+                if hello.link_index > 0 {
+                    Purpose::Join(tunnel)
+                } else {
+                    Purpose::Resume(tunnel)
+                }
             }
             None => {
                 let (id, secret) = (rand::random(), Secret(rand::random()));
@@ -337,10 +349,11 @@ impl Admission {
         link: &Link,
         hello: &Hello,
     ) -> Result<(PeerIdentity, Option<TunnelHandle>), (HelloStatus, String)> {
-        if hello.version_max < VERSION_MIN || hello.version_min > VERSION_MAX {
+        let ours = self.environment.hello();
+        if ours.common_version(hello).is_none() {
             let message = format!(
-                "this server speaks version {VERSION_MIN} to {VERSION_MAX}, the client {} to {}",
-                hello.version_min, hello.version_max
+                "this server speaks version {} to {}, the client {} to {}",
+                ours.version_min, ours.version_max, hello.version_min, hello.version_max
             );
             return Err((HelloStatus::Version, message));
         }
@@ -381,10 +394,21 @@ impl Admission {
             Purpose::Begin(id, secret) => (id, secret),
             // The driver drops a link for which its tunnel has no use any more: it has ended, or goes away.
             Purpose::Resume(tunnel) => return tunnel.attach(link, hello.generation),
+            Purpose::Join(tunnel) => {
+                let name = LinkName {
+                    generation: hello.generation,
+                    index: hello.link_index,
+                };
+                tunnel.join(link, name).await;
+                return;
+            }
         };
         let address = link.peer_address;
         let chain = link.session().peer_chain().to_vec();
         self.tunnels.supersede(&peer.name, hello.instance).await;
+        let (tunnels, heartbeat) = (self.tunnels.clone(), self.environment.heartbeat);
+        let (of, instance) = (peer.name.clone(), hello.instance);
+        tokio::spawn(async move { tunnels.probe_others(&of, instance, heartbeat).await });
         let mut config =
             self.environment
                 .tunnel_config(Side::Server, &peer.name, &hello, !peer.invite);
@@ -408,7 +432,7 @@ impl Admission {
         histories
             .prepare(&self.environment.pools.storage, &name, &domains)
             .await;
-        let published = Published::new(name.clone(), &chain);
+        let published = Published::new(name.clone(), hello.features, &chain);
         let (sender, receiver) = mailbox::<Mail>();
         let handle = TunnelHandle::new(sender.clone(), published.clone());
         let (renewals, mut requests) = mpsc::unbounded_channel();
@@ -432,6 +456,7 @@ impl Admission {
             id,
             secret,
             generation: 0,
+            is_invite: peer.invite,
         };
         if !self.tunnels.add(known) {
             handle.close(EndCause::Closed("the peer has too many tunnels".to_owned()));

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use codec::frame::{Open, Reason, StreamId};
 
 use crate::driver::{Command, Mail};
+use crate::pieces;
 use crate::state::StreamSummary;
 use crate::wake::Sender;
 
@@ -29,6 +30,8 @@ pub enum StreamError {
 pub(crate) struct Record {
     /// Known once the driver has opened it.
     pub(crate) id: Option<StreamId>,
+    /// It waits in the driver until the peer allows another Open.
+    is_waiting: bool,
     /// A command for this stream is in the driver's mailbox and not yet looked at.
     poked: bool,
     /// Answer to Open: the target edge's local address, or why not.
@@ -125,7 +128,16 @@ impl Shared {
     }
 
     pub(crate) fn set_id(&self, id: StreamId) {
-        self.lock().id = Some(id);
+        let mut record = self.lock();
+        record.id = Some(id);
+        wake(record.opened_waker.take());
+    }
+
+    /// The peer allows no Open just now; it will be this tunnel's all the same.
+    pub(crate) fn set_waiting(&self) {
+        let mut record = self.lock();
+        record.is_waiting = true;
+        wake(record.opened_waker.take());
     }
 
     /// Sets how many more bytes the relay may queue. `total` counts what is still in the outbox.
@@ -149,7 +161,7 @@ impl Shared {
         if record.is_deaf {
             return;
         }
-        record.inbox.push_back(data);
+        pieces::push(&mut record.inbox, data);
         wake(record.recv_waker.take());
     }
 
@@ -227,11 +239,26 @@ impl StreamHandle {
         }
     }
 
+    /// Waits until the tunnel has taken the stream. After an error nothing of it has left this edge.
+    pub(crate) async fn taken(&mut self) -> Result<(), Reason> {
+        self.answer(|record| match record.opened {
+            _ if record.id.is_some() || record.is_waiting => Some(Ok(())),
+            Some(Err(reason)) => Some(Err(reason)),
+            _ => None,
+        })
+        .await
+    }
+
     /// Waits for the answer to Open: the local address of the other edge's connection to the target, where it said one.
     pub async fn opened(&mut self) -> Result<Option<SocketAddr>, Reason> {
+        self.answer(|record| record.opened).await
+    }
+
+    /// Waits until the record says something of the Open.
+    async fn answer<T>(&mut self, said: impl Fn(&Record) -> Option<T>) -> T {
         std::future::poll_fn(|cx| {
             let mut record = self.send.shared.lock();
-            match record.opened {
+            match said(&record) {
                 Some(answer) => Poll::Ready(answer),
                 None => {
                     park(&mut record.opened_waker, cx);

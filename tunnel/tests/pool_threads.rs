@@ -52,6 +52,7 @@ fn twenty_thousand_jobs_need_no_more_threads_than_one() {
                 threads: NonZeroUsize::new(THREADS).unwrap(),
                 queue_limit: NonZeroUsize::new(64).unwrap(),
                 second_limit: None,
+                thread_start: None,
             },
         );
         assert_eq!(threads_of_this_process(), before + THREADS);

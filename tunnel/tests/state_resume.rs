@@ -10,7 +10,7 @@ use std::time::Duration;
 use codec::frame::{DomainId, Reason, StreamId};
 use proptest::prelude::*;
 use state_support::app::{Ending, Kind, Plan};
-use state_support::{LINK, Setting, World, send, spec};
+use state_support::{LINK, Setting, World, blocks_of, send, spec};
 use tunnel::budget::Use;
 use tunnel::metrics::StreamResult;
 use tunnel::state::{Limits, LinkId};
@@ -283,7 +283,7 @@ fn damaged_blocks_come_again_also_over_a_line_that_is_cut() {
     });
     world.open(0, spec(SHARED), send(1), send(1));
     world.run(LONG);
-    for line in &mut world.lines {
+    for line in &mut world.wires[0].lines {
         line.damage_per_mille = 300;
     }
     for n in 0..4 {
@@ -297,7 +297,7 @@ fn damaged_blocks_come_again_also_over_a_line_that_is_cut() {
     }
     world.run(LONG);
     assert_all_complete(&world, 5);
-    let damaged: u64 = world.lines.iter().map(|line| line.damaged_blocks).sum();
+    let damaged: u64 = world.lines().map(|line| line.damaged_blocks).sum();
     assert!(damaged > 3, "{damaged}");
 }
 
@@ -427,6 +427,7 @@ fn setting() -> impl Strategy<Value = Setting> {
             |(seed, delay, bytes_per_s, budget_bytes, history_bytes, job_delay, transmit_bytes)| {
                 Setting {
                     seed: seed >> 1,
+                    blocks: blocks_of(seed),
                     delay: Duration::from_millis(delay),
                     bytes_per_s,
                     budget_bytes,

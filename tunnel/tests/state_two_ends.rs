@@ -11,7 +11,7 @@ use codec::frame::{DomainId, Reason, StreamId};
 use codec::policy::Level;
 use proptest::prelude::*;
 use state_support::app::{Ending, Kind, Plan};
-use state_support::{Setting, World, domain, send, spec};
+use state_support::{Setting, World, blocks_of, domain, send, spec};
 use tunnel::budget::Use;
 use tunnel::metrics::StreamResult;
 use tunnel::state::{LevelChoice, Limits};
@@ -161,9 +161,9 @@ fn bulk_fills_a_long_line() {
         "10 MB at 2.5 MB/s took {took:?}"
     );
     assert!(
-        world.lines[0].sent_bytes < 10_010_000,
+        world.wires[0].lines[0].sent_bytes < 10_010_000,
         "{} bytes for 10,000,000",
-        world.lines[0].sent_bytes
+        world.wires[0].lines[0].sent_bytes
     );
 }
 
@@ -411,7 +411,7 @@ fn damaged_blocks_come_again() {
     // Agreement first: only blocks that are appended have checksums.
     world.open(0, spec(SHARED), send(1), send(1));
     world.run(LONG);
-    for line in &mut world.lines {
+    for line in &mut world.wires[0].lines {
         line.damage_per_mille = 200;
     }
     for n in 0..6 {
@@ -419,7 +419,7 @@ fn damaged_blocks_come_again() {
     }
     world.run(LONG);
     world.assert_clean();
-    let damaged: u64 = world.lines.iter().map(|line| line.damaged_blocks).sum();
+    let damaged: u64 = world.lines().map(|line| line.damaged_blocks).sum();
     let refused: u64 = world
         .ends
         .iter()
@@ -461,12 +461,12 @@ fn a_small_history_is_turned_over_without_harm() {
     }
     world.run(LONG);
     world.assert_clean();
-    let floors: u64 = world
+    let floors: u64 = world.wires[0]
         .lines
         .iter()
         .filter_map(|line| line.frames.get("Floor"))
         .sum();
-    let answers: u64 = world
+    let answers: u64 = world.wires[0]
         .lines
         .iter()
         .filter_map(|line| line.frames.get("Floored"))
@@ -531,7 +531,7 @@ fn an_idle_stream_gives_its_growth_back_and_has_it_again() {
         },
     );
     world.try_run(Duration::from_secs(5)).unwrap();
-    assert!(world.lines[0].frames.contains_key("Finish"));
+    assert!(world.wires[0].lines[0].frames.contains_key("Finish"));
     world.open(
         1,
         spec(SHARED),
@@ -552,7 +552,7 @@ fn an_idle_stream_gives_its_growth_back_and_has_it_again() {
             "{growth} bytes of growth are kept for idle streams"
         );
     }
-    let yields: u64 = world
+    let yields: u64 = world.wires[0]
         .lines
         .iter()
         .filter_map(|line| line.frames.get("Yield"))
@@ -686,6 +686,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 transmit_bytes,
             )| Setting {
                 seed: seed.into(),
+                blocks: blocks_of(seed.into()),
                 delay: Duration::from_millis(delay_ms),
                 bytes_per_s,
                 budget_bytes,
@@ -723,7 +724,7 @@ proptest! {
     ) {
         let level = LevelChoice::Fixed(if damage > 0 { Level::Off } else { Level::default() });
         let mut world = World::new(Setting { level, ..setting });
-        for line in &mut world.lines {
+        for line in &mut world.wires[0].lines {
             line.damage_per_mille = damage;
         }
         for (from, is_shared, here, there) in streams {

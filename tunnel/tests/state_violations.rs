@@ -4,11 +4,12 @@
 
 mod state_support;
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use codec::block::{BlockHeader, BodyKind, Source, Space, Span};
+use codec::block::{BlockHeader, BlockVersion, BodyKind, Known, Source, Space, Span};
 use codec::frame::{
     Ack, Coverage, CoverageFrame, Data, DomainId, Epoch, Frame, FrameCodec, FrameKind, Hello,
     HistorySide, Lost, NotStored, Open, Opened, Reason, Refuse, RefuseReason, StreamId, Target,
@@ -29,6 +30,14 @@ struct Edge {
     now: Instant,
 }
 
+/// The peer here speaks version 1, whose blocks say every field.
+fn older() -> Setting {
+    Setting {
+        blocks: BlockVersion::One,
+        ..Setting::default()
+    }
+}
+
 impl Edge {
     fn new() -> Self {
         Self::with_limits(Limits::default())
@@ -37,10 +46,7 @@ impl Edge {
     fn with_limits(limits: Limits) -> Self {
         let now = Instant::now();
         let budget = Arc::new(Budget::new(64 << 20));
-        let setting = Setting {
-            limits,
-            ..Setting::default()
-        };
+        let setting = Setting { limits, ..older() };
         let mut tunnel = Tunnel::new(
             config(Side::Server, &setting),
             budget.clone(),
@@ -143,6 +149,8 @@ fn open(number: u64, stream: u64) -> Frame {
         domain: None,
         target,
         service: String::new(),
+        source: None,
+        weight: NonZeroU16::MIN,
     })
 }
 
@@ -164,6 +172,7 @@ fn reset(number: u64, stream: u64) -> Frame {
 
 fn header(stream: u64, stream_offset: u64, plain_length: u32) -> BlockHeader {
     BlockHeader {
+        version: BlockVersion::One,
         stream: StreamId(stream),
         stream_offset,
         plain_length,
@@ -189,7 +198,7 @@ fn fragment(number: u64, offset: u64, last: bool, bytes: impl Into<Bytes>) -> Fr
 
 fn block(number: u64, header: &BlockHeader, body: &[u8]) -> Frame {
     let mut bytes = BytesMut::new();
-    header.encode(&mut bytes);
+    header.encode(Known::default(), &mut bytes);
     bytes.extend_from_slice(body);
     fragment(number, 0, true, bytes.freeze())
 }
@@ -229,7 +238,7 @@ fn numbers_beyond_the_window_or_used_twice() {
     );
     let mut edge = opened_edge();
     let mut begun = BytesMut::new();
-    header(1, 0, 100).encode(&mut begun);
+    header(1, 0, 100).encode(Known::default(), &mut begun);
     edge.hear(fragment(2, 0, false, begun.freeze())).unwrap();
     assert_eq!(edge.offends(finish(2, 1, 0)), Violation::NumberReused(2));
     let mut edge = opened_edge();
@@ -250,7 +259,7 @@ fn fragments_with_gaps_or_of_the_wrong_length() {
         }
     );
     let mut begun = BytesMut::new();
-    header(1, 0, 100).encode(&mut begun);
+    header(1, 0, 100).encode(Known::default(), &mut begun);
     let begun = begun.freeze();
     let part = |offset: u64, last, length: usize| {
         fragment(2, begun.len() as u64 + offset, last, vec![b'x'; length])
@@ -292,14 +301,72 @@ fn more_unacknowledged_bytes_than_allowed() {
     });
     edge.hear(open(1, 1)).unwrap();
     let mut begun = BytesMut::new();
-    header(1, 0, 200_000).encode(&mut begun);
+    header(1, 0, 200_000).encode(Known::default(), &mut begun);
     edge.hear(fragment(2, 0, false, begun.freeze())).unwrap();
     let mut begun = BytesMut::new();
-    header(1, 200_000, 200_000).encode(&mut begun);
+    header(1, 200_000, 200_000).encode(Known::default(), &mut begun);
     assert_eq!(
         edge.offends(fragment(3, 0, false, begun.freeze())),
         Violation::UnacknowledgedBeyondLimit
     );
+}
+
+#[test]
+fn a_block_that_comes_byte_by_byte_is_the_same_block() {
+    const LENGTH: usize = 100_000;
+    let mut edge = Edge::with_limits(Limits {
+        initial_window_bytes: 1 << 20,
+        ..Limits::default()
+    });
+    edge.hear(open(1, 1)).unwrap();
+    edge.tunnel.accept(StreamId(1), None, edge.now);
+    let plain: Vec<u8> = (0..=250).cycle().take(LENGTH).collect();
+    let mut begun = BytesMut::new();
+    header(1, 0, u32::try_from(LENGTH).unwrap()).encode(Known::default(), &mut begun);
+    let header_bytes = begun.len();
+    edge.hear(fragment(2, 0, false, begun.freeze())).unwrap();
+    for (at, byte) in plain.iter().enumerate() {
+        let offset = (header_bytes + at) as u64;
+        edge.hear(fragment(2, offset, at + 1 == LENGTH, vec![*byte]))
+            .unwrap();
+    }
+    let mut scratch = CodecScratch::default();
+    while let Some((_, job)) = edge.tunnel.poll_job(edge.now) {
+        let done = job.run(&mut scratch);
+        edge.tunnel.handle_job(done, edge.now);
+    }
+    let data = std::iter::from_fn(|| edge.tunnel.poll_event()).find_map(|event| match event {
+        Event::Data { data, .. } => Some(data),
+        _ => None,
+    });
+    assert_eq!(data.unwrap(), plain);
+}
+
+#[test]
+fn more_gaps_than_blocks_can_be_missing() {
+    // As many as may wait: a window of numbers, and the blocks that may be refused.
+    const MOST: u64 = 65_536 + 16_384;
+    let limits = Limits {
+        initial_window_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let scatter = |pieces: u64| {
+        let mut edge = Edge::with_limits(limits);
+        edge.hear(open(1, 1)).unwrap();
+        edge.tunnel.accept(StreamId(1), None, edge.now);
+        for piece in 0..pieces {
+            edge.hear(raw(2 + piece, 1, 1 + 2 * piece, b"x")).unwrap();
+            let found = edge.work();
+            if piece < MOST {
+                assert_eq!(found, None, "piece {piece}");
+            } else {
+                return found;
+            }
+        }
+        None
+    };
+    assert_eq!(scatter(MOST), None);
+    assert_eq!(scatter(MOST + 1), Some(Violation::TooScattered));
 }
 
 #[test]
@@ -433,7 +500,7 @@ fn data_beyond_credit_repeated_or_behind_the_end() {
     // Growth at Open must not blur the bound, so the budget gives none.
     let mut edge = Edge::with_limits(limits);
     edge.tunnel = Tunnel::new(
-        config(Side::Server, &Setting::default()),
+        config(Side::Server, &older()),
         Arc::new(Budget::new(128 << 10)),
         Arc::new(Registry::new()),
         edge.now,
@@ -686,7 +753,7 @@ fn references_to_bytes_that_were_never_exchanged() {
     let mut edge = Edge::with_domain();
     edge.hear(open(1, 1)).unwrap();
     let body = {
-        let mut writer = codec::block::ops::Writer::new();
+        let mut writer = codec::block::ops::Writer::new(BlockVersion::One);
         writer.copy(64, false, Space::Receiver, 1_000);
         let mut inner = Vec::new();
         writer.put_inner(&mut inner);
@@ -711,6 +778,75 @@ fn references_to_bytes_that_were_never_exchanged() {
         "{violation:?}"
     );
     assert!(edge.tunnel.is_over());
+}
+
+#[test]
+fn a_block_that_waits_for_one_range_after_the_other_is_given_up() {
+    const RANGES: u32 = 150;
+    let mut edge = Edge::with_domain();
+    edge.hear(open(1, 1)).unwrap();
+    edge.tunnel.accept(StreamId(1), None, edge.now);
+    // Blocks whose ranges are known, and whose bytes come one after the other, later.
+    let plain = [7_u8; 64];
+    let mut begun = Vec::new();
+    for range in 0..RANGES {
+        let at = u64::from(range) * 64;
+        let header = BlockHeader {
+            domain: Some(DomainId::SHARED),
+            append: Some(Span {
+                position: at,
+                length: 64,
+            }),
+            checksum: Some(BlockHeader::checksum_of(BlockVersion::One, &plain)),
+            ..header(1, at, 64)
+        };
+        let mut bytes = BytesMut::new();
+        header.encode(Known::default(), &mut bytes);
+        let number = 2 + u64::from(range);
+        begun.push((number, bytes.len() as u64));
+        edge.hear(fragment(number, 0, false, bytes.freeze()))
+            .unwrap();
+    }
+    let mut writer = codec::block::ops::Writer::new(BlockVersion::One);
+    for range in 0..RANGES {
+        writer.copy(32, false, Space::Sender, u64::from(range) * 64);
+    }
+    let mut inner = Vec::new();
+    writer.put_inner(&mut inner);
+    let number = 2 + u64::from(RANGES);
+    let copied = vec![7; RANGES as usize * 32];
+    let header = BlockHeader {
+        domain: Some(DomainId::SHARED),
+        body: BodyKind::Stored,
+        diagonals: writer.diagonals(),
+        checksum: Some(BlockHeader::checksum_of(BlockVersion::One, &copied)),
+        ..header(1, u64::from(RANGES) * 64, RANGES * 32)
+    };
+    edge.hear(block(number, &header, &inner)).unwrap();
+    assert_eq!(edge.work(), None);
+    let mut attempts = 0;
+    // The last one first, for that is what it waits for.
+    let refused = begun.into_iter().rev().find_map(|(filler, offset)| {
+        attempts += 1;
+        edge.hear(fragment(
+            filler,
+            offset,
+            true,
+            Bytes::copy_from_slice(&plain),
+        ))
+        .unwrap();
+        assert_eq!(edge.work(), None);
+        edge.says().into_iter().find_map(|frame| match frame {
+            Frame::Refuse(refuse) => Some(refuse),
+            _ => None,
+        })
+    });
+    let refused = refused.unwrap_or_else(|| panic!("decoded anew {attempts} times"));
+    assert_eq!(
+        (refused.number, refused.reason),
+        (number, RefuseReason::Overload)
+    );
+    assert!(attempts < 100, "decoded anew {attempts} times");
 }
 
 #[test]

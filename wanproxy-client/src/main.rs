@@ -8,10 +8,15 @@ mod join;
 mod listener;
 mod run;
 mod status;
+mod transparent_rules;
 
 use std::process::ExitCode;
 
 use cli::{Cli, Command};
+
+/// Gives what bulk frees to what it takes next: see "Copies of a byte" in docs/architecture.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     edge::cli::run(|cli: Cli| match cli.command {
@@ -21,6 +26,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::History(command) => history::history(&command),
         Command::Estimate(args) => estimate::estimate(&args),
+        Command::TransparentRules(args) => transparent_rules::transparent_rules(&args),
+        Command::Man(args) => edge::cli::manual::<Cli>(&args.dir),
         Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
     })
 }

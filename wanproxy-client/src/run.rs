@@ -4,6 +4,7 @@ mod observed;
 mod reload;
 mod services;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,29 +13,30 @@ use edge::admin::{Access, AdminServer, configured_token};
 use edge::cli::Failure;
 use edge::config::ClientConfig;
 use edge::credentials::ClientCredentials;
-use edge::lifecycle::{self, Listening, Resources, Running, Start};
+use edge::lifecycle::{self, Handover, LastSecond, Listening, Resources, Running, Start};
 use edge::log::Log;
 use edge::metrics::Sources;
+use edge::reach::{Policy, Streams};
 use tokio::sync::mpsc;
 use tunnel::client::{Connector, ConnectorConfig};
 use tunnel::environment::Environment;
 use tunnel::histories::{Lean, QuotaOf};
 
-use crate::cli::ConfigArgs;
-use crate::listener::{Listener, Uplink};
+use crate::cli::{ConfigArgs, RunArgs};
+use crate::listener::{Listener, OwnConnections, Uplink};
 use observed::Client;
-use services::{Domains, bind, name_of_admin};
+use services::{Domains, bind, bind_service, has_transparent, name_of_admin};
 
 /// Runs until a signal ends it.
 ///
 /// # Errors
 /// The configuration or the credentials are wrong, or a socket cannot be had.
-pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
-    let config = args.load()?;
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    let config = args.config.load()?;
     lifecycle::run(run_async(args, config))
 }
 
-async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failure> {
+async fn run_async(args: &RunArgs, config: ClientConfig) -> Result<(), Failure> {
     let Start {
         log,
         mut signals,
@@ -46,14 +48,15 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
     )?);
     let token = configured_token(config.admin.as_ref())?;
 
+    let mut handover = Handover::begin(args.handover.as_deref()).await?;
     let mut sockets = Vec::with_capacity(config.listen.len());
     for service in &config.listen {
-        sockets.push(bind(&service.name, service.bind)?);
+        sockets.push(bind_service(service)?);
     }
     let admin_socket = config
         .admin
         .as_ref()
-        .map(|admin| bind(name_of_admin(), admin.bind))
+        .map(|admin| bind(name_of_admin(), &admin.bind))
         .transpose()?;
 
     let domains = Domains::new(&config.listen);
@@ -62,6 +65,7 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         .iter()
         .map(|service| domains.service(service))
         .collect::<Result<Vec<_>, _>>()?;
+    domains.set_rates(&config.listen);
     let resources = Resources {
         pools: &config.pools,
         memory: &config.memory,
@@ -69,6 +73,7 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         codec: &config.codec,
     };
     let name = credentials.name().to_string();
+    handover.prepared().await?;
     let environment = lifecycle::environment(
         &name,
         Lean::Receiving,
@@ -77,8 +82,11 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         no_quotas(),
     )
     .await;
+    let own = Arc::new(OwnConnections::default());
+    own.set_marks(has_transparent(&config.listen));
     let environment = Environment {
         resume_window: config.tunnel.resume_window,
+        prepare: own.prepare(),
         ..environment
     };
     let sources = Arc::new(Sources::new(
@@ -87,19 +95,18 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         &environment,
     ));
     let connector_config = ConnectorConfig {
-        servers: config
-            .tunnel
-            .server
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        routes: config.tunnel.paths.routes(),
+        links_per_route: config.tunnel.paths.links,
         domains: domains.specs(),
     };
-    // The server opens no streams in this version; what it might open is refused by the closed receiver.
-    let (incoming, _) = mpsc::unbounded_channel();
+    let (incoming, arriving) = mpsc::unbounded_channel();
     let connector = Connector::start(connector_config, credentials.clone(), environment, incoming);
-    let (uplink, all_done) = Uplink::new(connector, config.tunnel.connect_wait);
+    let (uplink, all_done) =
+        Uplink::new(connector, config.tunnel.connect_wait, own, sources.clone());
     let uplink = Arc::new(uplink);
+    let policy = Policy::of_accept(&config.accept);
+    let reached = Streams::new(policy, sources.clone(), uplink.carrying());
+    reached.clone().start(arriving);
 
     let mut listeners = Vec::with_capacity(sockets.len());
     for (socket, (service, serves)) in sockets.into_iter().zip(config.listen.iter().zip(services)) {
@@ -118,18 +125,19 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
     let mut ready: Vec<Listening> = listeners.iter().map(services::listening).collect();
     let admin = match (admin_socket, &config.admin) {
         (Some(socket), Some(_)) => {
-            let bind = socket.local_addr().map_err(|error| {
+            let bind = socket.bound().map_err(|error| {
                 Failure::Failed(format!("cannot listen for the admin endpoint: {error}"))
             })?;
             ready.push(Listening {
                 name: name_of_admin().to_owned(),
                 kind: "admin",
-                address: bind,
+                address: bind.clone(),
             });
             Some(AdminServer::start(
                 socket,
                 Access { bind, token },
                 observed.clone(),
+                log.journal(),
             ))
         }
         _ => None,
@@ -144,14 +152,16 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
     if listeners.is_empty() {
         tracing::warn!("there is no [[listen]] section, so nothing can be carried yet");
     }
+    let successors = handover.listen()?;
     lifecycle::announce(&ready);
 
     let mut edge = Edge {
-        args: args.clone(),
+        args: args.config.clone(),
         config,
         log,
         credentials,
         uplink,
+        reached,
         domains,
         listeners,
         admin,
@@ -159,7 +169,7 @@ async fn run_async(args: &ConfigArgs, config: ClientConfig) -> Result<(), Failur
         sources,
         all_done,
     };
-    let result = lifecycle::attend(&mut signals, &mut edge).await;
+    let result = lifecycle::attend(&mut signals, successors, &mut edge).await;
     edge.end().await;
     result
 }
@@ -176,6 +186,8 @@ struct Edge {
     log: Log,
     credentials: Arc<ClientCredentials>,
     uplink: Arc<Uplink>,
+    /// What the server's reverse listeners reach here.
+    reached: Arc<Streams>,
     domains: Domains,
     listeners: Vec<Listener>,
     admin: Option<AdminServer>,
@@ -193,8 +205,22 @@ impl Running for Edge {
         result.map_err(|failure| failure.to_string())
     }
 
-    async fn drain(&mut self) {
+    fn files(&self) -> Vec<PathBuf> {
+        let next = self.args.load().ok().map(|next| next.files());
+        lifecycle::files_behind(self.args.config.clone(), self.config.files(), next)
+    }
+
+    fn release(&mut self) -> impl Future<Output = ()> + 'static {
+        self.admin = None;
+        lifecycle::release_histories(self.sources.clone())
+    }
+
+    async fn settle(&mut self) {
         self.listeners.clear();
+        self.uplink.settled().await;
+    }
+
+    async fn drain(&mut self) {
         self.uplink.connector().drain().await;
     }
 
@@ -210,8 +236,10 @@ impl Running for Edge {
 impl Edge {
     /// Ends what is left, each step within its time.
     async fn end(self) {
+        let last = LastSecond::new();
         let Self {
             uplink,
+            reached,
             listeners,
             observed,
             admin,
@@ -222,8 +250,8 @@ impl Edge {
         drop((listeners, admin, observed));
         let tunnels = uplink.connector().tunnels();
         uplink.connector().reconnect("this program ends");
-        lifecycle::say_goodbye(&tunnels).await;
-        drop(uplink);
-        lifecycle::end(all_done, &sources).await;
+        last.say_goodbye(&tunnels).await;
+        drop((uplink, reached));
+        last.end(all_done, &sources).await;
     }
 }

@@ -12,6 +12,9 @@ use crate::cli::StatusArgs;
 /// The configuration is wrong or has no endpoint, the edge is not reachable, or no tunnel is up.
 pub fn status(args: &StatusArgs) -> Result<(), Failure> {
     let config = ClientConfig::load(&args.config)?;
+    if args.watch {
+        return admin::watch_status(&args.config, config.admin.as_ref(), args.json);
+    }
     let status = admin::print_status(&args.config, config.admin.as_ref(), args.json)?;
     if status.has_tunnel() {
         Ok(())

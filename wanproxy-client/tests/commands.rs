@@ -224,8 +224,8 @@ fn check_names_each_wrong_thing() {
     );
     with(
         "[tunnel]",
-        "[tunnel]\nlinks = 2",
-        "client.toml:5: links in [tunnel] is not supported by this version",
+        "[tunnel]\nlinks = 0",
+        "client.toml:5: links in [tunnel]: \"0\" is no number of links; write \"auto\" or a number from 1 to 8",
     );
     with(
         "branch-1",
@@ -250,9 +250,9 @@ fn check_names_each_wrong_thing() {
         "is not BIND=TARGET",
     );
     refused(
-        &["check", "--config", file, "--socks5", "unix:/run/x"],
+        &["check", "--config", file, "--socks5", "unix:run/x"],
         2,
-        "is not supported by this version",
+        "is not unix:/PATH",
     );
     refused(
         &[
@@ -309,4 +309,25 @@ fn help_version_and_completions_are_there_and_a_missing_command_is_an_error() {
     }
     refused(&[], 2, "a command is missing");
     refused(&["joim"], 2, "a similar subcommand exists: 'join'");
+}
+
+#[test]
+fn manual_pages_are_written_for_the_program_and_its_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    done(&["man", "--dir", directory.path().to_str().unwrap()]);
+    for page in [
+        "wanproxy-client.1",
+        "wanproxy-client-run.1",
+        "wanproxy-client-status.1",
+    ] {
+        let text = std::fs::read_to_string(directory.path().join(page)).unwrap();
+        assert!(text.contains(".TH wanproxy-client"), "{page}: {text}");
+    }
+    assert!(!directory.path().join("wanproxy-client-man.1").exists());
+    let nowhere = directory.path().join("missing");
+    refused(
+        &["man", "--dir", nowhere.to_str().unwrap()],
+        1,
+        "cannot write manual pages into",
+    );
 }

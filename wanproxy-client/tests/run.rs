@@ -57,7 +57,14 @@ struct Edge {
 
 impl Edge {
     fn start(joined: &Joined, flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wanproxy-client"));
+        Self::start_by(
+            Command::new(env!("CARGO_BIN_EXE_wanproxy-client")),
+            joined,
+            flags,
+        )
+    }
+
+    fn start_by(mut command: Command, joined: &Joined, flags: &[&str]) -> Self {
         command
             .arg("run")
             .arg("--config")
@@ -226,4 +233,99 @@ fn an_address_in_use_and_a_wrong_configuration_are_one_line_each() {
             "{log}"
         );
     }
+}
+
+/// The client without `CAP_NET_ADMIN` and `CAP_NET_RAW`, whoever runs this test.
+fn unprivileged() -> Command {
+    let program = env!("CARGO_BIN_EXE_wanproxy-client");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .unwrap();
+    if effective.trim().trim_start_matches('0').is_empty() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin,-net_raw", program]);
+    command
+}
+
+#[test]
+fn tproxy_without_the_capability_is_one_line_that_says_what_to_do() {
+    let service = |method| {
+        format!(
+            "[[listen]]\nname = \"lan\"\nkind = \"transparent\"\nbind = \"127.0.0.1:0\"\nmethod = \"{method}\"\n"
+        )
+    };
+    let tproxy = joined(&service("tproxy"));
+    let mut edge = Edge::start_by(unprivileged(), &tproxy, &[]);
+    let mut log = String::new();
+    edge.stderr.read_to_string(&mut log).unwrap();
+    assert_eq!(edge.exit_code(), Some(1), "{log}");
+    let line = log.lines().last().unwrap();
+    for part in ["\"lan\"", "CAP_NET_ADMIN", "setcap", "\"redirect\""] {
+        assert!(line.contains(part), "{log}");
+    }
+
+    // The other method needs none, and a reload that asks for it changes nothing.
+    let redirect = joined(&service("redirect"));
+    let mut edge = Edge::start_by(unprivileged(), &redirect, &[]);
+    let (name, kind, _) = edge.listening();
+    assert_eq!((&*name, &*kind), ("lan", "transparent"));
+    let text = std::fs::read_to_string(&redirect.file).unwrap();
+    std::fs::write(&redirect.file, text.replace("redirect", "tproxy")).unwrap();
+    edge.signal("-HUP");
+    let line = edge.logs("stays as it was");
+    assert!(line.contains("CAP_NET_ADMIN"), "{line}");
+}
+
+#[test]
+fn a_connection_that_no_rule_redirected_is_refused() {
+    let joined = joined("");
+    let mut edge = Edge::start(&joined, &["--transparent", "127.0.0.1:0"]);
+    let (name, _, address) = edge.listening();
+    assert_eq!(name, "transparent-1");
+    let error = TcpStream::connect(address)
+        .and_then(|mut socket| socket.read(&mut [0; 1]))
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let line = edge.logs("connection refused");
+    assert!(
+        line.contains("loop_to_listener") || line.contains("not_redirected"),
+        "{line}"
+    );
+}
+
+#[test]
+fn rules_are_printed_for_services_that_have_a_port() {
+    let rules = |joined: &Joined, flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wanproxy-client"));
+        command.arg("transparent-rules").arg("--config");
+        let output = command.arg(&joined.file).args(flags).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            said,
+        )
+    };
+    let none = joined(SERVICES);
+    let (code, printed, said) = rules(&none, &[]);
+    assert_eq!((code, &*printed), (Some(2), ""), "{said}");
+    assert!(said.contains("add a [[listen]]"), "{said}");
+    let flags = ["--transparent", "[::]:7080", "--lan", "lan0"];
+    let (code, printed, said) = rules(&none, &flags);
+    assert_eq!((code, &*said), (Some(0), ""));
+    for part in [
+        "table inet wanproxy {\n",
+        "iifname != { \"lan0\" } return",
+        "ip daddr 127.0.0.1 tcp dport 1 return",
+        "meta nfproto ipv6 meta l4proto tcp redirect to :7080",
+        "udp dport 443 reject",
+    ] {
+        assert!(printed.contains(part), "no {part} in {printed}");
+    }
+    let (code, _, said) = rules(&none, &["--transparent", "[::]:0"]);
+    assert_eq!(code, Some(2), "{said}");
 }

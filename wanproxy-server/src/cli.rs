@@ -34,7 +34,7 @@ pub enum Command {
     /// Revoke all certificates and open invites of a client. Its name can be invited again.
     Revoke(RevokeArgs),
     /// Accept tunnels until a signal ends it: SIGTERM drains, a second one ends at once, SIGHUP reloads.
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Show what a running server does. Fails when it is not reachable.
     Status(StatusArgs),
     /// Check a configuration and its credentials, and say what would be done with them.
@@ -44,6 +44,9 @@ pub enum Command {
     History(HistoryCommand),
     /// Print completions for a shell, to be sourced by it.
     Completions(CompletionsArgs),
+    /// Write the manual pages of this program into a directory.
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// Arguments of `init`.
@@ -119,6 +122,18 @@ pub struct ConfigArgs {
     pub config: PathBuf,
 }
 
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What to run.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Take over from the program that was started with the same PATH, without refusing a connection, and listen there for the next one. A Unix
+    /// socket, made if it is not there.
+    #[arg(long, value_name = "PATH")]
+    pub handover: Option<PathBuf>,
+}
+
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -128,6 +143,17 @@ pub struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Go on showing it, each second anew, until Ctrl-C. Where standard output is no terminal: a line a second.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Arguments of `man`, which is for those who make packages.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// An existing directory.
+    #[arg(long)]
+    pub dir: PathBuf,
 }
 
 /// Arguments of `completions`.

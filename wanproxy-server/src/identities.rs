@@ -90,7 +90,7 @@ pub fn renew(args: &RenewArgs) -> Result<(), Failure> {
     }
     let expires = Authority::open_directory(&args.dir.dir)?.renew_server(SystemTime::now())?;
     print(&format!(
-        "The server's certificate is now valid until {}. A running wanproxy-server takes it over on SIGHUP.\n",
+        "The server's certificate is now valid until {}. A running wanproxy-server takes it over within seconds.\n",
         date(expires)
     ))
 }
@@ -107,7 +107,7 @@ pub fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
             "\"{name}\" has nothing that could be revoked: all is expired or revoked already.\n"
         ),
         _ => format!(
-            "Revoked \"{name}\" ({count} certificates and invites). A running wanproxy-server takes it over on SIGHUP.\n"
+            "Revoked \"{name}\" ({count} certificates and invites). A running wanproxy-server takes it over within seconds.\n"
         ),
     })
 }

@@ -2,16 +2,19 @@
 
 mod check;
 mod cli;
-mod dialer;
 mod history;
 mod identities;
-mod policy;
+mod reverse;
 mod run;
 mod status;
 
 use std::process::ExitCode;
 
 use cli::{Cli, Command};
+
+/// Gives what bulk frees to what it takes next: see "Copies of a byte" in docs/architecture.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     edge::cli::run(|cli: Cli| match cli.command {
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Check(args) => check::check(&args),
         Command::History(command) => history::history(&command),
+        Command::Man(args) => edge::cli::manual::<Cli>(&args.dir),
         Command::Completions(args) => edge::cli::completions::<Cli>(args.shell),
     })
 }

@@ -350,11 +350,7 @@ fn check_names_each_wrong_thing() {
         "heartbeet = 1\nlisten =",
         "unknown key \"heartbeet\" in [tunnel]; did you mean \"heartbeat\"?",
     );
-    with(
-        "[admin]",
-        "[[listen]]\n[admin]",
-        "listen is not supported by this version",
-    );
+    with("[admin]", "[[listen]]\n[admin]", "[[listen]] needs name");
     with("ca = \"ca.pem\"", "ca = \"none.pem\"", "cannot read");
     with(
         "key = \"edge.key\"",
@@ -442,4 +438,25 @@ fn help_version_and_completions_are_there_and_a_missing_command_is_an_error() {
     assert!(done(&["completions", "bash"]).contains("wanproxy-server"));
     refused(&[], 2, "a command is missing");
     refused(&["lst"], 2, "a similar subcommand exists: 'list'");
+}
+
+#[test]
+fn manual_pages_are_written_for_the_program_and_its_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    done(&["man", "--dir", directory.path().to_str().unwrap()]);
+    for page in [
+        "wanproxy-server.1",
+        "wanproxy-server-run.1",
+        "wanproxy-server-status.1",
+    ] {
+        let text = std::fs::read_to_string(directory.path().join(page)).unwrap();
+        assert!(text.contains(".TH wanproxy-server"), "{page}: {text}");
+    }
+    assert!(!directory.path().join("wanproxy-server-man.1").exists());
+    let nowhere = directory.path().join("missing");
+    refused(
+        &["man", "--dir", nowhere.to_str().unwrap()],
+        1,
+        "cannot write manual pages into",
+    );
 }

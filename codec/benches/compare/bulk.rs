@@ -13,8 +13,14 @@ use crate::zstd_peers::{Cost, Stream, patch_from};
 /// Plain bytes of a block, from what an interactive stream sends to the largest there is.
 pub const BLOCK_BYTES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 128 << 10, 256 << 10];
 
-/// The block that a stream in bulk is cut into, and that the goals are judged by.
+/// The block that a stream in bulk is cut into, unless nearly all is copied.
 pub const USUAL_BLOCK_BYTES: usize = 128 << 10;
+
+/// In place of a block's length: as the tunnel cuts a stream in bulk, 128 KiB, and 256 KiB after a block of which nearly all was copied. What the goals are judged by.
+pub const AS_CUT: usize = 0;
+
+/// The lengths that a short run measures beside that.
+pub const SHORT_RUN_BLOCK_BYTES: [usize; 2] = [4 << 10, 128 << 10];
 
 /// Plain bytes that are encoded before they are decoded, so that the clock is seldom read and memory is used again as in a tunnel.
 const BATCH_BYTES: usize = 4 << 20;
@@ -22,7 +28,9 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What is sent, one after the other through the same histories or stores.
 fn rounds(corpus: &Corpus) -> Vec<(Phase, &[u8])> {
     let mut rounds = vec![(Phase::Cold, &corpus.old[..]), (Phase::Warm, &corpus.old)];
-    rounds.extend(corpus.new.as_ref().map(|new| (Phase::Next, &new[..])));
+    for phase in [Phase::Next, Phase::Again] {
+        rounds.extend(corpus.new.as_ref().map(|new| (phase, &new[..])));
+    }
     rounds
 }
 
@@ -56,15 +64,21 @@ pub fn transfer(
     figure: &mut Figure,
 ) {
     let mut decoding = figure.decode_seconds.unwrap_or(0.0);
+    let mut next_bytes = USUAL_BLOCK_BYTES;
     for batch in plain.chunks(BATCH_BYTES) {
-        let blocks: Vec<Bytes> = batch
-            .chunks(block_bytes)
-            .map(Bytes::copy_from_slice)
-            .collect();
-        let (flights, seconds): (Vec<Flight>, f64) = timed(|| {
-            let send = |block| a.send(stream, block);
-            blocks.iter().map(send).collect()
-        });
+        let (blocks, flights, seconds) = if block_bytes == AS_CUT {
+            as_cut(a, stream, batch, &mut next_bytes)
+        } else {
+            let blocks: Vec<Bytes> = batch
+                .chunks(block_bytes)
+                .map(Bytes::copy_from_slice)
+                .collect();
+            let (flights, seconds): (Vec<Flight>, f64) = timed(|| {
+                let send = |block| a.send(stream, block);
+                blocks.iter().map(send).collect()
+            });
+            (blocks, flights, seconds)
+        };
         figure.encode_seconds += seconds;
         let headers: Vec<BlockHeader> = flights.iter().map(|flight| b.register(flight)).collect();
         let (decoded, seconds): (Vec<Bytes>, f64) = timed(|| {
@@ -87,13 +101,35 @@ pub fn transfer(
     figure.decode_seconds = Some(decoding);
 }
 
+/// Blocks of the length that each one before says, whose time is taken one by one.
+fn as_cut(
+    a: &mut End,
+    stream: u64,
+    batch: &[u8],
+    next_bytes: &mut usize,
+) -> (Vec<Bytes>, Vec<Flight>, f64) {
+    let (mut blocks, mut flights, mut encoding) = (Vec::new(), Vec::new(), 0.0);
+    let mut rest = batch;
+    while !rest.is_empty() {
+        let (block, after) = rest.split_at(rest.len().min(*next_bytes));
+        let block = Bytes::copy_from_slice(block);
+        let (flight, seconds) = timed(|| a.send(stream, &block));
+        encoding += seconds;
+        *next_bytes = usize::try_from(flight.encoded.tally.bulk_block_bytes()).unwrap();
+        blocks.push(block);
+        flights.push(flight);
+        rest = after;
+    }
+    (blocks, flights, encoding)
+}
+
 /// What a block takes.
 pub fn wire_bytes(flight: &Flight) -> u64 {
     (flight.header.len() + flight.body.len()) as u64
 }
 
 /// The peers.
-pub fn peers(corpus: &Corpus) -> Vec<Figure> {
+pub fn peers(corpus: &Corpus, short: bool) -> Vec<Figure> {
     let figure = |phase, who, plain: &[u8], cost: &Cost| Figure {
         plain_bytes: plain.len() as u64,
         wire_bytes: cost.wire_bytes,
@@ -105,7 +141,7 @@ pub fn peers(corpus: &Corpus) -> Vec<Figure> {
     for (who, level) in [(Who::Zstd1, 1), (Who::Zstd3, 3)] {
         // What came before does not help a window that is smaller than it: each version is a stream of its own.
         for (phase, plain) in rounds(corpus) {
-            if phase != Phase::Warm {
+            if matches!(phase, Phase::Cold | Phase::Next) {
                 let cost = Stream::new(level, false).send(plain);
                 figures.push(figure(phase, who, plain, &cost));
             }
@@ -114,10 +150,14 @@ pub fn peers(corpus: &Corpus) -> Vec<Figure> {
     let mut long = Stream::new(3, true);
     let mut store = ChunkStore::new();
     for (phase, plain) in rounds(corpus) {
+        if phase == Phase::Again {
+            // The next version once more costs the peers what it costs them warm.
+            continue;
+        }
         let cost = store.send(plain);
         figures.push(figure(phase, Who::FastCdc, plain, &cost));
         // The next version directly behind the last, as one would send it: the window holds not much more.
-        if phase != Phase::Warm {
+        if phase != Phase::Warm && !short {
             let cost = long.send(plain);
             figures.push(figure(phase, Who::Zstd3Long, plain, &cost));
         }

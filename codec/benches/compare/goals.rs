@@ -1,6 +1,6 @@
 //! What the codec is meant to reach, and whether it did in this run.
 
-use crate::bulk::USUAL_BLOCK_BYTES;
+use crate::bulk::AS_CUT;
 use crate::corpus::{Kind, kind};
 use crate::messages::HALVES;
 use crate::report::{Figure, Phase, Report, Suite, Who};
@@ -80,8 +80,7 @@ impl Judge<'_> {
     }
 
     fn ours(&self, corpus: &str, phase: Phase) -> Option<&Figure> {
-        self.report
-            .bulk(corpus, phase, Who::Wanproxy, USUAL_BLOCK_BYTES)
+        self.report.bulk(corpus, phase, Who::Wanproxy, AS_CUT)
     }
 
     fn peer(&self, corpus: &str, phase: Phase, who: Who) -> Option<&Figure> {

@@ -49,6 +49,9 @@ struct Options {
     /// Corpora to measure on
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     corpus: Vec<String>,
+    /// Leaves out blocks of 16, 64 and 256 KiB, and zstd with a long window: what no goal is judged by
+    #[arg(long)]
+    short: bool,
     /// Leaves the peers out
     #[arg(long)]
     no_peers: bool,
@@ -65,6 +68,10 @@ struct Options {
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+/// That of the programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let options = Options::parse();
@@ -103,6 +110,10 @@ fn run(options: &Options) -> Report {
                 .push(NotRun::new(&format!("{suite:?}").to_lowercase(), "--only"));
         }
     }
+    if options.short {
+        let what = "blocks of 16, 64 and 256 KiB, zstd-3 long";
+        report.not_run.push(NotRun::new(what, "--short"));
+    }
     let names = if options.files.is_empty() {
         corpus::NAMES.map(|(name, _)| name).to_vec()
     } else {
@@ -137,7 +148,11 @@ fn on(corpus: &Corpus, suite: Suite, options: &Options, report: &mut Report) {
     eprintln!("{}: {suite:?}", corpus.name);
     match suite {
         Suite::Bulk => {
+            figures.extend(bulk::ours(corpus, bulk::AS_CUT));
             for block_bytes in bulk::BLOCK_BYTES {
+                if options.short && !bulk::SHORT_RUN_BLOCK_BYTES.contains(&block_bytes) {
+                    continue;
+                }
                 figures.extend(bulk::ours(corpus, block_bytes));
             }
             if options.no_peers {
@@ -146,7 +161,7 @@ fn on(corpus: &Corpus, suite: Suite, options: &Options, report: &mut Report) {
                     "--no-peers",
                 ));
             } else {
-                figures.extend(bulk::peers(corpus));
+                figures.extend(bulk::peers(corpus, options.short));
             }
         }
         Suite::Threads if of_these(&["django-patch", "sql", "random", corpus::FILES]) => {

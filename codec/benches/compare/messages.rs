@@ -29,6 +29,8 @@ pub fn of_a_session() -> Vec<Figure> {
     let messages = session(PAIRS);
     let (mut a, mut b) = (End::new(HISTORY_BYTES, 1), End::new(HISTORY_BYTES, 2));
     agree(&a, &b);
+    // An answer brings the Ack of what it answers, and the next request that of the answer.
+    (a.in_turns, b.in_turns) = (true, true);
     let mut streams = [1, 3].map(|level| {
         (
             level,

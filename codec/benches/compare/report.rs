@@ -30,7 +30,7 @@ pub struct Figure {
     pub corpus: String,
     pub phase: Phase,
     pub who: Who,
-    /// Plain bytes of a block; 0 where there are no blocks.
+    /// Plain bytes of a block; 0 where there are no blocks, or they are cut as the tunnel does.
     pub block_bytes: usize,
     pub threads: usize,
     /// What the history held before, in bytes.
@@ -85,7 +85,7 @@ mod nanoseconds {
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Suite {
-    /// Each corpus cold, warm and as its next version, in blocks of five sizes.
+    /// Each corpus cold, warm and as its next version, as the tunnel cuts it and in blocks of five sizes.
     Bulk,
     /// One core and all.
     Threads,
@@ -107,6 +107,8 @@ pub enum Phase {
     Warm,
     /// Its last version.
     Next,
+    /// The next version, once more.
+    Again,
 }
 
 /// Whose figure it is.
@@ -227,13 +229,14 @@ impl Report {
 }
 
 impl Phase {
-    pub const ALL: [Self; 3] = [Self::Cold, Self::Warm, Self::Next];
+    pub const ALL: [Self; 4] = [Self::Cold, Self::Warm, Self::Next, Self::Again];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cold => "cold",
             Self::Warm => "warm",
             Self::Next => "next version",
+            Self::Again => "next version again",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::bulk::{BLOCK_BYTES, USUAL_BLOCK_BYTES};
+use crate::bulk::{AS_CUT, BLOCK_BYTES};
 use crate::goals::judge;
 use crate::report::{Figure, Phase, Report, Suite, Who};
 
@@ -37,7 +37,7 @@ fn head(columns: &[&str]) -> Vec<String> {
 fn goals(report: &Report) -> Table {
     Table {
         title: "Goals".to_owned(),
-        note: "Judged at blocks of 128 KiB. Only figures of this run are compared.",
+        note: "Judged with blocks as the tunnel cuts them: 128 KiB, and 256 KiB after one of which nearly all was copied. Only figures of this run are compared.",
         head: head(&["goal", "", "measured"]),
         rows: judge(report)
             .iter()
@@ -50,7 +50,7 @@ fn bulk(report: &Report, phase: Phase) -> Table {
     let (title, note, who): (_, _, &[Who]) = match phase {
         Phase::Cold => (
             "Cold",
-            "Nothing is known. Ratio, and MB/s encoded / decoded. Blocks of 128 KiB for ours, one stream for the others.",
+            "Nothing is known. Ratio, and MB/s encoded / decoded. Blocks as the tunnel cuts them for ours, one stream for the others.",
             &[
                 Who::Wanproxy,
                 Who::Zstd1,
@@ -63,6 +63,11 @@ fn bulk(report: &Report, phase: Phase) -> Table {
             "Warm",
             "The same again. For patch-from the last version is the same one; what zstd alone would do is its cold figure.",
             &[Who::Wanproxy, Who::PatchFrom, Who::FastCdc],
+        ),
+        Phase::Again => (
+            "Next version again",
+            "The first repeat of what came as a difference.",
+            &[Who::Wanproxy],
         ),
         Phase::Next => (
             "Next version",
@@ -81,7 +86,7 @@ fn bulk(report: &Report, phase: Phase) -> Table {
     columns.extend(who.iter().map(|who| who.name().to_owned()));
     let mut rows = Vec::new();
     for corpus in report.corpora(Suite::Bulk) {
-        let found = |who| report.bulk(corpus, phase, who, USUAL_BLOCK_BYTES);
+        let found = |who| report.bulk(corpus, phase, who, AS_CUT);
         let Some(plain_bytes) = who.iter().find_map(|who| Some(found(*who)?.plain_bytes)) else {
             continue;
         };
@@ -116,11 +121,12 @@ fn cell(figure: &Figure) -> String {
 fn blocks(report: &Report) -> Table {
     let mut columns = vec!["corpus".to_owned(), String::new()];
     columns.extend(BLOCK_BYTES.map(|bytes| format!("{} KiB", bytes >> 10)));
+    columns.push("as cut".to_owned());
     let mut rows = Vec::new();
     for corpus in report.corpora(Suite::Bulk) {
         for phase in Phase::ALL {
             let mut row = vec![corpus.to_owned(), phase.name().to_owned()];
-            row.extend(BLOCK_BYTES.map(|bytes| {
+            row.extend(BLOCK_BYTES.into_iter().chain([AS_CUT]).map(|bytes| {
                 report
                     .bulk(corpus, phase, Who::Wanproxy, bytes)
                     .map_or(String::new(), |figure| {

@@ -1,21 +1,17 @@
 //! The clear header: what both edges must know of a block before any of its bytes are decoded.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+mod first;
+mod second;
+
+use bytes::{Bytes, BytesMut};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    BLOCK_PLAIN_MAX, BlockError, HEADER_MAX_BYTES, PREFIX_MAX, Source, Space, Span, inner_max_bytes,
+    BLOCK_PLAIN_MAX, BlockError, BlockVersion, HEADER_MAX_BYTES, PREFIX_MAX, Source, Space, Span,
+    inner_max_bytes, prefix_fit,
 };
 use crate::frame::{DomainId, StreamId};
 use crate::varint;
-
-const BODY_BITS: u64 = 0b11;
-const HAS_DOMAIN: u64 = 1 << 2;
-const HAS_APPEND: u64 = 1 << 3;
-const HAS_PREFIX: u64 = 1 << 4;
-const HAS_DIAGONAL: [u64; 2] = [1 << 5, 1 << 6];
-const HAS_CHECKSUM: u64 = 1 << 7;
-const HAS_REPLACES: u64 = 1 << 8;
-const KNOWN: u64 = (1 << 9) - 1;
 
 /// How a block's body holds its plain bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,11 +22,43 @@ pub enum BodyKind {
     Stored = 1,
     /// Operations and literals in a zstd frame.
     Zstd = 2,
+    /// The same in one compressed block of zstd, without the frame around it, of which nothing is unknown. Version 2.
+    ZstdBlock = 3,
+}
+
+impl BodyKind {
+    /// Whether zstd made it.
+    #[must_use]
+    pub const fn is_compressed(self) -> bool {
+        matches!(self, Self::Zstd | Self::ZstdBlock)
+    }
+}
+
+/// What both ends of a tunnel know before a block: a header of version 2 says how far beyond it is, and from the same the receiver reads it.
+///
+/// They are lower bounds. The sender's may be older than the receiver's, for it learns by an Ack what the receiver has: as long as the block itself has
+/// not come, what it says lies at or above both (docs/protocol.md, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// No byte of the stream that is still to come, but those that are repeated after a Refuse, lies below.
+    pub stream_offset: u64,
+    /// No append range in the sender's history that is still to come lies below.
+    pub append_position: u64,
+}
+
+/// Plain bytes up to which version 2 takes half of the checksum. What it is to find is a mistake, not an enemy: TLS guards the line, and pages on disk have
+/// checksums of their own. One mistake in 2^32 goes unseen, where a message that is 4 bytes shorter is a twentieth smaller.
+const SHORT_CHECKSUM_BYTES: usize = 4096;
+
+const fn has_short_checksum(version: BlockVersion, plain_bytes: usize) -> bool {
+    matches!(version, BlockVersion::Two) && plain_bytes <= SHORT_CHECKSUM_BYTES
 }
 
 /// The clear header of an encoded block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockHeader {
+    /// How it and the operations are written.
+    pub version: BlockVersion,
     /// The stream whose bytes these are.
     pub stream: StreamId,
     /// Where in the stream the plain bytes begin.
@@ -49,147 +77,73 @@ pub struct BlockHeader {
     /// For each space (in the order of [`Space::BOTH`]) that copies may read: source minus plain offset of the diagonal they
     /// start from.
     pub diagonals: [Option<i64>; 2],
-    /// Bytes of the zstd frame's content, 1 to [`inner_max_bytes`]; 0 unless the body is zstd.
+    /// Bytes of what zstd compressed, 1 to [`inner_max_bytes`]; 0 unless the body is compressed. In version 2 the plain length if nothing is copied.
     pub inner_length: u32,
     /// The number of the refused block whose bytes these are.
     pub replaces: Option<u64>,
-    /// xxh3-64 of the plain bytes; only a raw body that is not appended may do without.
+    /// See [`BlockHeader::checksum_of`]; only a raw body that is not appended may do without, and in version 2 does.
     pub checksum: Option<u64>,
 }
 
 impl BlockHeader {
-    /// Appends the header: at most [`HEADER_MAX_BYTES`].
+    /// Appends the header: at most [`HEADER_MAX_BYTES`]. In version 2 it is written against what both ends know.
     ///
     /// The header must satisfy [`BlockHeader::check`], or the other side will end the tunnel; debug builds assert it.
-    pub fn encode(&self, out: &mut BytesMut) {
+    pub fn encode(&self, known: Known, out: &mut BytesMut) {
         debug_assert_eq!(self.check(), Ok(()));
         let before = out.len();
-        let [sender, receiver] = HAS_DIAGONAL;
-        let flag = |bit: u64, present: bool| if present { bit } else { 0 };
-        let flags = self.body as u64
-            | flag(HAS_DOMAIN, self.domain.is_some())
-            | flag(HAS_APPEND, self.append.is_some())
-            | flag(HAS_PREFIX, self.prefix.is_some())
-            | flag(sender, Space::Sender.of(self.diagonals).is_some())
-            | flag(receiver, Space::Receiver.of(self.diagonals).is_some())
-            | flag(HAS_CHECKSUM, self.checksum.is_some())
-            | flag(HAS_REPLACES, self.replaces.is_some());
-        varint::put(out, flags);
-        varint::put(out, self.stream.0);
-        varint::put(out, self.stream_offset);
-        varint::put(out, u64::from(self.plain_length));
-        if let Some(domain) = self.domain {
-            varint::put(out, domain.0);
-        }
-        if let Some(append) = self.append {
-            varint::put(out, append.position);
-            varint::put(out, u64::from(append.length));
-        }
-        if let Some(prefix) = self.prefix {
-            out.put_u8(prefix.space.code());
-            varint::put(out, prefix.position);
-            varint::put(out, u64::from(prefix.length));
-        }
-        for diagonal in self.diagonals.into_iter().flatten() {
-            varint::put_signed(out, diagonal);
-        }
-        if self.body == BodyKind::Zstd {
-            varint::put(out, u64::from(self.inner_length));
-        }
-        if let Some(number) = self.replaces {
-            varint::put(out, number);
-        }
-        if let Some(checksum) = self.checksum {
-            out.put_u64_le(checksum);
+        match self.version {
+            BlockVersion::One => first::encode(self, out),
+            BlockVersion::Two => second::encode(self, known, out),
         }
         debug_assert!(out.len() - before <= HEADER_MAX_BYTES);
     }
 
-    /// Reads the header at the start of a block's first fragment and advances `fragment` to the body.
+    /// Reads the header at the start of a block's first fragment and advances `fragment` to the body. `known` says what this end knows of a stream and of the
+    /// sender's history in a domain.
     ///
     /// # Errors
     /// Any [`BlockError`]; `fragment` is then somewhere inside the header.
-    pub fn decode(fragment: &mut Bytes) -> Result<Self, BlockError> {
-        let flags = number(fragment, "flags")?;
-        let body = match flags & BODY_BITS {
-            0 => BodyKind::Raw,
-            1 => BodyKind::Stored,
-            2 => BodyKind::Zstd,
-            _ => return Err(BlockError::UnknownFlags(flags)),
-        };
-        if flags & !KNOWN != 0 {
-            return Err(BlockError::UnknownFlags(flags));
-        }
-        let has = |bit: u64| flags & bit != 0;
-        let stream = StreamId(number(fragment, "stream")?);
-        let stream_offset = number(fragment, "stream offset")?;
-        let plain_length = length(fragment, "plain length")?;
-        let domain = if has(HAS_DOMAIN) {
-            Some(DomainId(number(fragment, "domain")?))
-        } else {
-            None
-        };
-        let append = if has(HAS_APPEND) {
-            Some(Span {
-                position: number(fragment, "append position")?,
-                length: length(fragment, "append length")?,
-            })
-        } else {
-            None
-        };
-        let prefix = if has(HAS_PREFIX) {
-            let code = fragment
-                .try_get_u8()
-                .map_err(|_| BlockError::CutShort("prefix space"))?;
-            let space = Space::from_code(code).ok_or(BlockError::OutOfBounds("prefix space"))?;
-            Some(Source {
-                space,
-                position: number(fragment, "prefix position")?,
-                length: length(fragment, "prefix length")?,
-            })
-        } else {
-            None
-        };
-        let mut diagonals = [None; 2];
-        for (diagonal, bit) in diagonals.iter_mut().zip(HAS_DIAGONAL) {
-            if has(bit) {
-                *diagonal = Some(varint::unzigzag(number(fragment, "diagonal")?));
-            }
-        }
-        let inner_length = if body == BodyKind::Zstd {
-            length(fragment, "inner length")?
-        } else {
-            0
-        };
-        let replaces = if has(HAS_REPLACES) {
-            Some(number(fragment, "replaced number")?)
-        } else {
-            None
-        };
-        let checksum = if has(HAS_CHECKSUM) {
-            Some(
-                fragment
-                    .try_get_u64_le()
-                    .map_err(|_| BlockError::CutShort("checksum"))?,
-            )
-        } else {
-            None
-        };
-        let header = Self {
-            stream,
-            stream_offset,
-            plain_length,
-            body,
-            domain,
-            append,
-            prefix,
-            diagonals,
-            inner_length,
-            replaces,
-            checksum,
+    pub fn decode(
+        fragment: &mut Bytes,
+        version: BlockVersion,
+        known: impl FnOnce(StreamId, Option<DomainId>) -> Known,
+    ) -> Result<Self, BlockError> {
+        let header = match version {
+            BlockVersion::One => first::decode(fragment)?,
+            BlockVersion::Two => second::decode(fragment, known)?,
         };
         header.check()?;
         Ok(header)
+    }
+
+    /// What stands in a header for the checksum of `plain`: xxh3-64, of which version 2 takes half for a short block.
+    #[must_use]
+    pub fn checksum_of(version: BlockVersion, plain: &[u8]) -> u64 {
+        let whole = xxh3_64(plain);
+        if has_short_checksum(version, plain.len()) {
+            whole & u64::from(u32::MAX)
+        } else {
+            whole
+        }
+    }
+
+    /// Bytes of the checksum at the header's end.
+    #[must_use]
+    pub const fn checksum_bytes(&self) -> usize {
+        if self.checksum.is_none() {
+            0
+        } else if has_short_checksum(self.version, self.plain_length as usize) {
+            4
+        } else {
+            8
+        }
+    }
+
+    /// Whether some operation copies.
+    #[must_use]
+    pub fn copies(&self) -> bool {
+        self.diagonals.iter().any(Option::is_some)
     }
 
     /// Whether the header is one that a correct sender writes: all bounds, and which parts need or exclude one another.
@@ -226,7 +180,8 @@ impl BlockHeader {
             self.domain.is_none_or(|domain| domain <= DomainId::MAX),
             "domain",
         )?;
-        let copies = self.diagonals.iter().any(Option::is_some);
+        let copies = self.copies();
+        let two = self.version == BlockVersion::Two;
         let uses_history = self.append.is_some() || self.prefix.is_some() || copies;
         rule(
             self.domain.is_some() || !uses_history,
@@ -239,7 +194,7 @@ impl BlockHeader {
             )?;
         }
         if let Some(prefix) = self.prefix {
-            rule(self.body == BodyKind::Zstd, "a prefix needs a zstd body")?;
+            rule(self.body.is_compressed(), "a prefix needs a zstd body")?;
             bound(
                 (1..=PREFIX_MAX).contains(&prefix.length) && prefix.span().is_in_bounds(),
                 "prefix range",
@@ -248,6 +203,16 @@ impl BlockHeader {
                 !self.appends_to(prefix),
                 "a block must not use its own append range",
             )?;
+            if two {
+                bound(prefix_fit(prefix.length) == prefix.length, "prefix length")?;
+                let above = |append: Span| {
+                    prefix.space == Space::Sender && prefix.span().end() > append.position
+                };
+                rule(
+                    !self.append.is_some_and(above),
+                    "a prefix lies below the append range",
+                )?;
+            }
         }
         for diagonal in self.diagonals.into_iter().flatten() {
             bound(
@@ -265,17 +230,25 @@ impl BlockHeader {
                     "a raw body appends everything",
                 )?;
             }
-            BodyKind::Zstd => {
+            BodyKind::Zstd | BodyKind::ZstdBlock => {
                 bound(
                     self.inner_length >= 1
                         && u64::from(self.inner_length) <= inner_max_bytes(self.plain_length),
+                    "inner length",
+                )?;
+                bound(
+                    !two || copies || self.inner_length == self.plain_length,
                     "inner length",
                 )?;
             }
             BodyKind::Stored => {}
         }
         rule(
-            self.body == BodyKind::Zstd || self.inner_length == 0,
+            two || self.body != BodyKind::ZstdBlock,
+            "a body of one zstd block needs version 2",
+        )?;
+        rule(
+            self.body.is_compressed() || self.inner_length == 0,
             "an inner length needs a zstd body",
         )?;
         if let Some(number) = self.replaces {
@@ -285,7 +258,18 @@ impl BlockHeader {
                 "a replacement has no append, prefix or copies",
             )?;
         }
+        if has_short_checksum(self.version, self.plain_length as usize) {
+            bound(
+                self.checksum
+                    .is_none_or(|checksum| checksum <= u64::from(u32::MAX)),
+                "checksum",
+            )?;
+        }
         let optional = self.body == BodyKind::Raw && self.append.is_none();
+        rule(
+            !two || !optional || self.checksum.is_none(),
+            "a checksum of what needs none",
+        )?;
         rule(
             self.checksum.is_some() || optional,
             "the checksum is missing",

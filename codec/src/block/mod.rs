@@ -5,7 +5,7 @@ mod header;
 pub mod ops;
 
 pub use error::BlockError;
-pub use header::{BlockHeader, BodyKind};
+pub use header::{BlockHeader, BodyKind, Known};
 pub use ops::Op;
 
 use std::ops::Range;
@@ -26,6 +26,39 @@ pub const POSITION_MAX: u64 = 1 << 62;
 #[must_use]
 pub const fn inner_max_bytes(plain_length: u32) -> u64 {
     2 * plain_length as u64 + 64
+}
+
+/// How blocks are written: the wire version that both edges speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockVersion {
+    /// Every field in full.
+    One,
+    /// Headers leave out what both ends know; an operation may go on where one of the last two copies did.
+    Two,
+}
+
+impl BlockVersion {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::One, Self::Two];
+
+    /// That of a wire version; the newest for one that is not known yet.
+    #[must_use]
+    pub const fn of_wire(version: u64) -> Self {
+        match version {
+            0 | 1 => Self::One,
+            _ => Self::Two,
+        }
+    }
+}
+
+/// The longest that a prefix of at most `length` bytes may be in version 2, where one byte says it: in eight steps to each doubling, from 8 bytes on.
+/// 0 if that is too short.
+#[must_use]
+pub const fn prefix_fit(length: u32) -> u32 {
+    match length.checked_ilog2() {
+        Some(log @ 3..) => length >> (log - 3) << (log - 3),
+        _ => 0,
+    }
 }
 
 /// Whose history a copy reads, seen from the block: the same on both sides.

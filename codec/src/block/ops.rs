@@ -1,9 +1,14 @@
 //! The operations of a block: which plain bytes are literals and which are copies, and from where.
 
+mod places;
+
 use bytes::BufMut;
 
-use super::{BLOCK_PLAIN_MAX, BlockError, BlockHeader, COPY_MIN, POSITION_MAX, Source, Space};
+use super::{
+    BLOCK_PLAIN_MAX, BlockError, BlockHeader, BlockVersion, COPY_MIN, POSITION_MAX, Source, Space,
+};
 use crate::varint;
+use places::{Mode, Places};
 
 /// One operation, in plain order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,12 +93,13 @@ impl Sums {
 }
 
 /// Writes operations; one is reused for block after block.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
+    version: BlockVersion,
     bytes: Vec<u8>,
     /// Where each space's first copy lies: source minus plain offset.
     starts: [Option<i64>; 2],
-    running: [i64; 2],
+    places: Places,
     sums: Sums,
     /// Literal bytes since the last copy, not written yet: a trailing run is implied.
     literal_run: u32,
@@ -102,17 +108,24 @@ pub struct Writer {
 impl Writer {
     /// An empty one.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(version: BlockVersion) -> Self {
+        Self {
+            version,
+            bytes: Vec::new(),
+            starts: [None; 2],
+            places: Places::default(),
+            sums: Sums::default(),
+            literal_run: 0,
+        }
     }
 
     /// Begins a new block; the memory is kept.
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self, version: BlockVersion) {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         *self = Self {
             bytes,
-            ..Self::default()
+            ..Self::new(version)
         };
     }
 
@@ -129,17 +142,29 @@ impl Writer {
         );
         let plain_offset = self.plain_length();
         let diagonal = position.cast_signed() - i64::from(plain_offset);
-        let from = match space.of_mut(&mut self.starts) {
-            Some(_) => space.of(self.running),
-            start @ None => {
-                *start = Some(diagonal);
-                diagonal
-            }
-        };
+        if space.of(self.starts).is_none() {
+            *space.of_mut(&mut self.starts) = Some(diagonal);
+            self.places.begin(space, diagonal);
+        }
         varint::put(&mut self.bytes, u64::from(self.literal_run));
-        varint::put(&mut self.bytes, copy_code(length, append, space));
-        varint::put_signed(&mut self.bytes, diagonal - from);
-        *space.of_mut(&mut self.running) = diagonal;
+        match self.version {
+            BlockVersion::One => {
+                let distance = diagonal - self.places.running(space).unwrap_or(diagonal);
+                varint::put(&mut self.bytes, copy_code(length, append, space));
+                varint::put_signed(&mut self.bytes, distance);
+                self.places.went(Mode::Distance(space), space, diagonal, 0);
+            }
+            BlockVersion::Two => {
+                let mode = self.places.mode_of(space, diagonal, position);
+                varint::put(&mut self.bytes, mode_code(length, append, mode));
+                if let Mode::Distance(space) = mode {
+                    let distance = diagonal - self.places.running(space).unwrap_or(diagonal);
+                    varint::put_signed(&mut self.bytes, distance);
+                }
+                let end = position + u64::from(length);
+                self.places.went(mode, space, diagonal, end);
+            }
+        }
         self.literal_run = 0;
         self.sums.add(Op::Copy {
             length,
@@ -173,8 +198,12 @@ impl Writer {
         self.sums.literal_bytes + self.sums.copied_bytes
     }
 
-    /// Appends the inner part of the block up to its literals, which follow: the operations' length and the operations.
+    /// Appends the inner part of the block up to its literals, which follow: the operations' length and the operations. In version 2 a block without
+    /// copies has neither.
     pub fn put_inner(&self, out: &mut impl BufMut) {
+        if self.version == BlockVersion::Two && self.bytes.is_empty() {
+            return;
+        }
         varint::put(out, self.bytes.len() as u64);
         out.put_slice(&self.bytes);
     }
@@ -185,10 +214,11 @@ impl Writer {
 /// Literal runs of 0 bytes are not shown; the implied last run is. Lengths sum to the plain length exactly.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
+    version: BlockVersion,
     rest: &'a [u8],
     plain_length: u32,
     plain_offset: u32,
-    running: [Option<i64>; 2],
+    places: Places,
     /// The copy that follows a literal run just shown.
     pending: Option<Op>,
     done: bool,
@@ -197,12 +227,18 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Over the operations of a block of `plain_length` bytes whose header has `diagonals`.
     #[must_use]
-    pub const fn new(operations: &'a [u8], plain_length: u32, diagonals: [Option<i64>; 2]) -> Self {
+    pub const fn new(
+        version: BlockVersion,
+        operations: &'a [u8],
+        plain_length: u32,
+        diagonals: [Option<i64>; 2],
+    ) -> Self {
         Self {
+            version,
             rest: operations,
             plain_length,
             plain_offset: 0,
-            running: diagonals,
+            places: Places::starting(diagonals),
             pending: None,
             done: false,
         }
@@ -231,26 +267,39 @@ impl<'a> Reader<'a> {
         let literal = self.fitting(literal, "literal lengths")?;
         self.plain_offset += literal;
         let code = self.varint("copy length")?;
-        let distance = varint::unzigzag(self.varint("distance")?);
-        let (length, append, space) = split_copy_code(code)?;
+        let (length, append, mode) = match self.version {
+            BlockVersion::One => split_copy_code(code)?,
+            BlockVersion::Two => split_mode_code(code)?,
+        };
         let length = self.fitting(length, "copy lengths")?;
-        let running = space.of(self.running).ok_or(BlockError::Contradiction(
-            "a copy from a space without a diagonal",
-        ))?;
-        let diagonal = running
-            .checked_add(distance)
-            .ok_or(BlockError::OutOfBounds("distance"))?;
+        let (space, diagonal) =
+            match mode {
+                Mode::Distance(space) => {
+                    let distance = varint::unzigzag(self.varint("distance")?);
+                    let running = self.places.running(space).ok_or(BlockError::Contradiction(
+                        "a copy from a space without a diagonal",
+                    ))?;
+                    let diagonal = running
+                        .checked_add(distance)
+                        .ok_or(BlockError::OutOfBounds("distance"))?;
+                    (space, diagonal)
+                }
+                known => self.places.place_of(known, self.plain_offset).ok_or(
+                    BlockError::Contradiction("a copy that goes on where none was"),
+                )?,
+            };
         let position = diagonal
             .checked_add(i64::from(self.plain_offset))
             .and_then(|position| u64::try_from(position).ok());
-        let position = position
-            .filter(|position| {
-                position
-                    .checked_add(u64::from(length))
-                    .is_some_and(|end| end <= POSITION_MAX)
-            })
+        let end = |position: u64| {
+            position
+                .checked_add(u64::from(length))
+                .filter(|end| *end <= POSITION_MAX)
+        };
+        let (position, end) = position
+            .and_then(|position| Some((position, end(position)?)))
             .ok_or(BlockError::OutOfBounds("copy source"))?;
-        *space.of_mut(&mut self.running) = Some(diagonal);
+        self.places.went(mode, space, diagonal, end);
         self.plain_offset += length;
         Ok((
             literal,
@@ -298,6 +347,7 @@ impl std::iter::FusedIterator for Reader<'_> {}
 /// The inner part of a stored or zstd body: operations and literals that agree with each other and with the header.
 #[derive(Debug, Clone, Copy)]
 pub struct Inner<'a> {
+    version: BlockVersion,
     operations: &'a [u8],
     literals: &'a [u8],
     plain_length: u32,
@@ -315,16 +365,24 @@ impl<'a> Inner<'a> {
         if header.plain_length > BLOCK_PLAIN_MAX {
             return Err(BlockError::OutOfBounds("plain length"));
         }
-        let mut rest = inner;
-        let length = varint::take(&mut rest)
-            .map_err(|error| BlockError::varint("operations length", error))?;
-        let length =
-            usize::try_from(length).map_err(|_| BlockError::OutOfBounds("operations length"))?;
-        let (operations, literals) = rest
-            .split_at_checked(length)
-            .ok_or(BlockError::CutShort("operations"))?;
+        let (operations, literals) = if header.version == BlockVersion::Two && !header.copies() {
+            (&[][..], inner)
+        } else {
+            let mut rest = inner;
+            let length = varint::take(&mut rest)
+                .map_err(|error| BlockError::varint("operations length", error))?;
+            let length = usize::try_from(length)
+                .map_err(|_| BlockError::OutOfBounds("operations length"))?;
+            rest.split_at_checked(length)
+                .ok_or(BlockError::CutShort("operations"))?
+        };
         let mut sums = Sums::default();
-        for op in Reader::new(operations, header.plain_length, header.diagonals) {
+        for op in Reader::new(
+            header.version,
+            operations,
+            header.plain_length,
+            header.diagonals,
+        ) {
             let op = op?;
             if op.source().is_some_and(|source| header.appends_to(source)) {
                 return Err(BlockError::Contradiction(
@@ -343,6 +401,7 @@ impl<'a> Inner<'a> {
             return Err(BlockError::Sum("appended lengths"));
         }
         Ok(Self {
+            version: header.version,
             operations,
             literals,
             plain_length: header.plain_length,
@@ -353,7 +412,13 @@ impl<'a> Inner<'a> {
 
     /// The operations, from the first; they were all checked.
     pub fn operations(&self) -> impl Iterator<Item = Op> + use<'a> {
-        Reader::new(self.operations, self.plain_length, self.diagonals).map_while(Result::ok)
+        Reader::new(
+            self.version,
+            self.operations,
+            self.plain_length,
+            self.diagonals,
+        )
+        .map_while(Result::ok)
     }
 
     /// All literals, one after another.
@@ -373,14 +438,30 @@ fn copy_code(length: u32, append: bool, space: Space) -> u64 {
     u64::from(length - COPY_MIN) << 2 | u64::from(append) << 1 | u64::from(space.code())
 }
 
-fn split_copy_code(code: u64) -> Result<(u64, bool, Space), BlockError> {
-    let length = (code >> 2)
-        .checked_add(u64::from(COPY_MIN))
-        .ok_or(BlockError::OutOfBounds("copy length"))?;
+fn split_copy_code(code: u64) -> Result<(u64, bool, Mode), BlockError> {
     let space = if code & 1 == 0 {
         Space::Sender
     } else {
         Space::Receiver
     };
-    Ok((length, code & 2 != 0, space))
+    Ok((
+        copy_length(code >> 2)?,
+        code & 2 != 0,
+        Mode::Distance(space),
+    ))
+}
+
+fn mode_code(length: u32, append: bool, mode: Mode) -> u64 {
+    u64::from(length - COPY_MIN) << 4 | u64::from(append) << 3 | mode.code()
+}
+
+fn split_mode_code(code: u64) -> Result<(u64, bool, Mode), BlockError> {
+    let mode = Mode::from_code(code & 7).ok_or(BlockError::OutOfBounds("copy mode"))?;
+    Ok((copy_length(code >> 4)?, code & 8 != 0, mode))
+}
+
+fn copy_length(beyond: u64) -> Result<u64, BlockError> {
+    beyond
+        .checked_add(u64::from(COPY_MIN))
+        .ok_or(BlockError::OutOfBounds("copy length"))
 }

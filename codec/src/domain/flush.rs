@@ -71,7 +71,11 @@ impl Domain {
             .iter()
             .try_for_each(|page| files.write_page(page.page, &page.bytes))
             .and_then(|()| files.write_anchors(&round.anchors))
-            .map_err(|cause| failed("writing pages", cause))
+            .map_err(|cause| {
+                // A page that was written again has its old checksum in the file, and may stay there: the program may end before there is room.
+                let _synced = files.sync();
+                failed("writing pages", cause)
+            })
             .and_then(|()| files.sync().map_err(|cause| failed("syncing", cause)));
         if let Err(error) = written {
             self.write(log).put_back(round);
@@ -123,7 +127,9 @@ impl Domain {
         if is_forgotten && removed.is_ok() {
             forgotten.store(false, Ordering::Relaxed);
         }
-        persisted.and(removed.map_err(|cause| failed("removing segments", cause)))
+        removed.map_err(|cause| failed("removing segments", cause))?;
+        // Perhaps there is room for it now.
+        persisted.or_else(|_| self.persist(disk, log))
     }
 }
 

@@ -207,7 +207,21 @@ impl Domain {
     /// # Errors
     /// [`Violation::Registration`] if it starts below the mirror's tail or its length is out of bounds.
     pub fn register(&self, span: Span) -> Result<(), Violation> {
-        self.write(Log::Mirror).register(span)
+        self.write(Log::Mirror).register(span, false).map(drop)
+    }
+
+    /// The same for a block that may have overtaken others on another link: what it skips stays open for them, until
+    /// [`close_gaps`](Self::close_gaps). Tells whether it skipped anything.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register), but for a range in a gap that is open.
+    pub fn register_ahead(&self, span: Span) -> Result<bool, Violation> {
+        self.write(Log::Mirror).register(span, true)
+    }
+
+    /// All blocks that could be appended to the mirror below `end` have come: what is open there are holes from now on.
+    pub fn close_gaps(&self, end: u64) {
+        self.write(Log::Mirror).close_gaps(end);
     }
 
     /// Makes a range a hole for good: refused, or not stored by the peer.
@@ -228,6 +242,12 @@ impl Domain {
         let mut history = self.write(log);
         history.drop_below(position);
         self.after_change(log, history);
+    }
+
+    /// Behind the highest position of a log that was reserved or registered.
+    #[must_use]
+    pub fn tail(&self, log: Log) -> u64 {
+        self.read(log).tail()
     }
 
     /// Whether a tunnel uses the histories.

@@ -40,10 +40,11 @@ impl Domain {
     #[must_use]
     pub fn quota_offer(&self) -> u64 {
         let bound = self.mirror_bound_bytes();
-        if self.is_read_only() || bound < CAPACITY_MIN_BYTES {
-            0
-        } else if self.is_clearing(Log::Mirror) {
+        // First: on a full disk, forgetting is what makes room.
+        if self.is_clearing(Log::Mirror) {
             QUOTA_TO_EMPTY_BYTES
+        } else if self.is_read_only() || bound < CAPACITY_MIN_BYTES {
+            0
         } else {
             bound
         }

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use super::disk::{Loss, OnDisk};
 use super::{Domain, Log};
-use crate::anchor::{Density, Scanner, Selector, key};
+use crate::anchor::{Density, Scanner, Selector};
 use crate::history::disk::DiskLog;
 use crate::history::pages::PAGE_BYTES;
 use crate::index::load_key;
@@ -176,7 +176,7 @@ impl Domain {
             let position = page * PAGE_BYTES + u64::from(candidate.end);
             if select.accepts(candidate)
                 && held.contains(position - 1)
-                && let Some(key) = key(&bytes, candidate.end as usize)
+                && let Some(key) = candidate.key(&bytes)
             {
                 anchors.push((key, position));
             }

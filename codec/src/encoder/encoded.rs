@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{Append, Continuation};
-use crate::block::{BlockHeader, BodyKind, HEADER_MAX_BYTES, Span};
+use crate::block::{BlockHeader, BodyKind, HEADER_MAX_BYTES, Known, Span};
 use crate::domain::Log;
-use crate::policy::Habit;
+use crate::policy::{BULK_BLOCK_BYTES, COPIED_BLOCK_BYTES, Habit, NEARLY_ALL};
 
 /// The lowest position of each log that a block refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,10 +27,30 @@ pub struct Tally {
     pub raw_bytes: u32,
 }
 
+impl Tally {
+    /// All plain bytes of the block.
+    #[must_use]
+    pub const fn plain_bytes(&self) -> u64 {
+        self.copied_bytes as u64 + self.compressed_bytes as u64 + self.raw_bytes as u64
+    }
+
+    /// How long the next block of a stream in bulk should be.
+    #[must_use]
+    pub const fn bulk_block_bytes(&self) -> u64 {
+        let plain_bytes = self.plain_bytes();
+        if (plain_bytes - self.copied_bytes as u64) * NEARLY_ALL <= plain_bytes {
+            COPIED_BLOCK_BYTES
+        } else {
+            BULK_BLOCK_BYTES
+        }
+    }
+}
+
 /// A block, ready to go.
 #[derive(Debug, Clone)]
 pub struct Encoded {
     pub(super) header: BlockHeader,
+    pub(super) checksum: u64,
     pub(super) body: Bytes,
     pub(super) append: Option<Append>,
     /// For the next block of the stream.
@@ -56,18 +76,17 @@ impl Encoded {
         HEADER_MAX_BYTES + self.body.len()
     }
 
-    /// The header and body to send, the block being appended at `append_position`; with `None` it is not appended, even if that was planned.
-    pub fn wire(&mut self, append_position: Option<u64>) -> (Bytes, Bytes) {
+    /// The header and body to send, the block being appended at `append_position`; with `None` it is not appended, even if that was planned. `known` is what
+    /// the receiver certainly knows.
+    pub fn wire(&mut self, append_position: Option<u64>, known: Known) -> (Bytes, Bytes) {
         let length = self.append_length();
         self.header.append = append_position
             .filter(|_| length > 0)
             .map(|position| Span { position, length });
-        let mut header = self.header.clone();
-        if header.body == BodyKind::Raw && header.append.is_none() {
-            header.checksum = None;
-        }
+        let is_plain = self.header.body == BodyKind::Raw && self.header.append.is_none();
+        self.header.checksum = (!is_plain).then_some(self.checksum);
         let mut bytes = BytesMut::with_capacity(HEADER_MAX_BYTES);
-        header.encode(&mut bytes);
+        self.header.encode(known, &mut bytes);
         (bytes.freeze(), self.body.clone())
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Continuation;
 use super::extend::{backward, forward};
-use crate::anchor::{Candidate, Density, Scanner, Selector, WINDOW_BYTES, key};
+use crate::anchor::{Candidate, Density, Scanner, Selector, WINDOW_BYTES};
 use crate::block::COPY_MIN;
 use crate::domain::{Domain, Log};
 use crate::history::reader::Reader;
@@ -38,6 +38,16 @@ impl Match {
     }
 }
 
+/// Where copies came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub log: Log,
+    /// The diagonal: this position held the plain byte at this offset. None for a place from an earlier block.
+    diagonal: Option<(usize, u64)>,
+    /// Behind the last source there.
+    pub next_position: u64,
+}
+
 /// The search and its scratch, kept from block to block.
 #[derive(Debug, Default)]
 pub(crate) struct Finder {
@@ -55,6 +65,8 @@ pub(crate) struct Finder {
     pub scanned: Vec<Range<usize>>,
     /// What was found; ascending, not overlapping.
     pub matches: Vec<Match>,
+    /// Places that were left for that of the last match, the newest first.
+    pub places: [Option<Place>; PLACES],
     /// Keys looked up.
     pub lookups: u64,
     /// What was found by them.
@@ -75,6 +87,12 @@ const CANDIDATES_MAX: usize = 4;
 
 /// Keys of a block that are compared in any case.
 const KEYS_IN_ANY_CASE: usize = 16;
+
+/// Places that are gone back to: two are what was changed once, the third is for what was found elsewhere meanwhile.
+pub(crate) const PLACES: usize = 3;
+
+/// Bytes of a copy whose place is worth going back to.
+const PLACE_MIN_BYTES: usize = 256;
 
 /// Copied bytes a compared key below which a block is poor: it is full of windows that stood somewhere before and go on otherwise (records of a log).
 const POOR_BYTES: usize = 48;
@@ -108,6 +126,7 @@ impl Finder {
         self.sparse.clear();
         self.scanned.clear();
         self.matches.clear();
+        self.places = [None; PLACES];
         (self.lookups, self.hits) = (0, 0);
         self.yields = Yields::default();
     }
@@ -122,7 +141,18 @@ impl Finder {
         hint: Option<Continuation>,
     ) -> bool {
         let tails = [Log::Own, Log::Mirror].map(|log| domain.read(log).tail());
+        if let Some(hint) = hint {
+            self.places = hint.places.map(|place| {
+                let (log, next_position) = place?;
+                Some(Place {
+                    log,
+                    diagonal: None,
+                    next_position,
+                })
+            });
+        }
         let mut at = hint.map_or(0, |hint| self.follow(reader, plain, hint));
+        at = self.go_on(reader, plain, at);
         let mut stretch = STRETCH_MIN_BYTES;
         let mut select = Selector::new(density);
         while at < plain.len() && !reader.is_stuck() {
@@ -150,6 +180,7 @@ impl Finder {
         if end < COPY_MIN as usize {
             return 0;
         }
+        reader.paid(end as u64);
         self.matches.push(Match {
             start: 0,
             end,
@@ -157,8 +188,75 @@ impl Finder {
             position: hint.position,
             run_before_bytes: hint.run_bytes,
         });
-        reader.paid(end as u64);
         end
+    }
+
+    /// Behind a copy that ended at `at`: whether the bytes go on where an earlier copy did. What was changed once lies in two places, what stayed and what was
+    /// put in, and a repeat goes from one to the other. Returns where that ends.
+    fn go_on(&mut self, reader: &mut Reader<'_>, plain: &[u8], mut at: usize) -> usize {
+        while let Some(rest) = plain
+            .get(at..)
+            .filter(|rest| rest.len() >= COPY_MIN as usize)
+        {
+            let mut best: Option<(Match, usize)> = None;
+            for (number, place) in self.places.iter().enumerate() {
+                let Some(place) = place else { continue };
+                let along = place
+                    .diagonal
+                    .and_then(|(offset, position)| position.checked_add((at - offset) as u64));
+                for position in [Some(place.next_position), along].into_iter().flatten() {
+                    let end = at + forward(reader, place.log, position, rest);
+                    if best.is_none_or(|(best, _)| end > best.end) {
+                        let found = Match {
+                            start: at,
+                            end,
+                            log: place.log,
+                            position,
+                            run_before_bytes: 0,
+                        };
+                        best = Some((found, number));
+                    }
+                }
+            }
+            let Some((found, number)) =
+                best.filter(|(found, _)| found.end - at >= COPY_MIN as usize)
+            else {
+                break;
+            };
+            if let Some(place) = self.places.get_mut(number) {
+                *place = None;
+            }
+            reader.paid((found.end - at) as u64);
+            self.push(found);
+            at = found.end;
+        }
+        at
+    }
+
+    /// Adds a match; the place of the last one is remembered, unless this one goes on there.
+    fn push(&mut self, found: Match) {
+        if let Some(last) = self.matches.last() {
+            let goes_on = last.log == found.log
+                && (last.next_position() == found.position
+                    || last.position + (found.start - last.start) as u64 == found.position);
+            let is_long = last.end - last.start >= PLACE_MIN_BYTES;
+            if !goes_on && is_long {
+                // Takes the place of one that is not there any more, or of the oldest.
+                let free = self.places.iter().position(Option::is_none);
+                let newer = ..=free.unwrap_or(PLACES - 1);
+                if let Some(newer) = self.places.get_mut(newer) {
+                    newer.rotate_right(1);
+                }
+                if let Some(first) = self.places.first_mut() {
+                    *first = Some(Place {
+                        log: last.log,
+                        diagonal: Some((last.start, last.position)),
+                        next_position: last.next_position(),
+                    });
+                }
+            }
+        }
+        self.matches.push(found);
     }
 
     /// Finds the anchors that end in `range` and their keys.
@@ -175,7 +273,7 @@ impl Finder {
             }
             let end = candidate.end as usize;
             if select.accepts(candidate)
-                && let Some(key) = key(plain, end)
+                && let Some(key) = candidate.key(plain)
             {
                 self.keys.push(key);
                 self.ends.push(end);
@@ -203,7 +301,8 @@ impl Finder {
     /// Goes through the hints of a stretch, in plain order; returns where the last match ends.
     fn compare(&mut self, reader: &mut Reader<'_>, plain: &[u8], tails: [u64; 2]) -> usize {
         let mut done = self.matches.last().map_or(0, |last| last.end);
-        let mut hints = self.hints.as_slice();
+        let all = std::mem::take(&mut self.hints);
+        let mut hints = all.as_slice();
         while let Some(first) = hints.first().filter(|_| !reader.is_stuck()) {
             let same = hints
                 .iter()
@@ -238,12 +337,13 @@ impl Finder {
                 }
             }
             if let Some(best) = best.filter(|best| best.end - best.start >= MATCH_MIN_BYTES) {
-                done = best.end;
                 self.yields.copied_bytes += best.end - best.start;
                 reader.paid((best.end - best.start) as u64);
-                self.matches.push(best);
+                self.push(best);
+                done = self.go_on(reader, plain, best.end);
             }
         }
+        self.hints = all;
         done
     }
 }

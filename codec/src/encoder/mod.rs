@@ -10,23 +10,22 @@ mod request;
 use std::ops::Range;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
 pub use append::Append;
 pub(crate) use append::{AppendScanner, push_run};
 pub use encoded::{Encoded, Tally, Uses};
-pub use request::{Continuation, EncodeRequest};
+pub use request::{Avoid, Continuation, EncodeRequest};
 
-use crate::anchor::{Density, Selector, key};
+use crate::anchor::{Density, Selector};
 use crate::block::ops::Writer;
-use crate::block::{BlockHeader, BodyKind, Source, Space};
-use crate::compress::Compressor;
+use crate::block::{BlockHeader, BlockVersion, BodyKind, Source, Space};
+use crate::compress::{Compressor, only_block};
 use crate::domain::Log;
 use crate::history::log::Access;
 use crate::history::reader::Reader;
 use crate::policy::{
-    APPEND_MIN_BYTES, COMPRESS_MIN_BYTES, GAIN_FRACTION, Level, PREFIX_NAMED_BYTES,
-    PREFIXED_MIN_BYTES, REAPPEND_BYTES, looks_like_noise,
+    APPEND_MIN_BYTES, COMPRESS_MIN_BYTES, GAIN_FRACTION, Level, PREFIXED_MIN_BYTES, REAPPEND_BYTES,
+    looks_like_noise, prefix_named_bytes,
 };
 use finder::{Finder, Match};
 use prefix::Region;
@@ -58,7 +57,7 @@ impl Encoder {
             compressor: Compressor::new(),
             finder: Finder::default(),
             appender: AppendScanner::default(),
-            writer: Writer::new(),
+            writer: Writer::new(BlockVersion::One),
             input: Vec::new(),
         }
     }
@@ -89,7 +88,9 @@ impl Encoder {
         self.finder.clear();
         let sparsely = request.habit.scans_sparsely();
         let hint = request.hint.and_then(|hint| hint.at(request.stream_offset));
-        let mut reader = domain.map(|domain| Reader::new(domain, Access::Source, may_block));
+        let mut reader = domain.map(|domain| {
+            Reader::new(domain, Access::Source, may_block).avoiding(request.avoid.clone())
+        });
         if let (Some(domain), Some(reader)) = (domain, reader.as_mut().filter(|_| request.may_copy))
         {
             let density = if sparsely {
@@ -119,10 +120,12 @@ impl Encoder {
         }
         let appends = domain.is_some() && request.may_append && plain.len() >= APPEND_MIN_BYTES;
         let renew = domain.map(|domain| [Log::Own, Log::Mirror].map(|log| domain.renew_below(log)));
-        let runs = self.write_operations(plain.len(), renew.unwrap_or_default());
+        let runs = self.write_operations(request.version, plain.len(), renew.unwrap_or_default());
         let sums = self.writer.sums();
 
+        let checksum = BlockHeader::checksum_of(request.version, plain);
         let mut header = BlockHeader {
+            version: request.version,
             stream: request.stream,
             stream_offset: request.stream_offset,
             plain_length: sums.literal_bytes + sums.copied_bytes,
@@ -137,7 +140,7 @@ impl Encoder {
             diagonals: self.writer.diagonals(),
             inner_length: 0,
             replaces: request.replaces,
-            checksum: Some(xxh3_64(plain)),
+            checksum: Some(checksum),
         };
         let mut habit = request.habit;
         let body = if self.finder.matches.is_empty() {
@@ -168,12 +171,12 @@ impl Encoder {
         }
         let tally = Tally {
             copied_bytes: sums.copied_bytes,
-            compressed_bytes: if header.body == BodyKind::Zstd {
+            compressed_bytes: if header.body.is_compressed() {
                 sums.literal_bytes
             } else {
                 0
             },
-            raw_bytes: if header.body == BodyKind::Zstd {
+            raw_bytes: if header.body.is_compressed() {
                 0
             } else {
                 sums.literal_bytes
@@ -189,6 +192,7 @@ impl Encoder {
         Some(Encoded {
             body: body.unwrap_or_else(|| plain.clone()),
             header,
+            checksum,
             append,
             continuation,
             habit,
@@ -225,16 +229,21 @@ impl Encoder {
             position,
             stream_offset,
             run_bytes,
+            places: self
+                .finder
+                .places
+                .map(|place| place.map(|place| (place.log, place.next_position))),
         })
     }
 
     /// Turns the matches into operations; returns the stretches that are appended.
     fn write_operations(
         &mut self,
+        version: BlockVersion,
         plain_length: usize,
         renew_below: [u64; 2],
     ) -> Vec<Range<usize>> {
-        self.writer.clear();
+        self.writer.clear(version);
         let mut runs = Vec::new();
         let mut at = 0;
         for copy in &self.finder.matches {
@@ -280,7 +289,7 @@ impl Encoder {
             .extend_from_slice(plain.get(at..).unwrap_or_default());
         let inner_bytes = self.input.len() - prefix_bytes;
         let (least, named) = if prefix.is_some() {
-            (PREFIXED_MIN_BYTES, PREFIX_NAMED_BYTES)
+            (PREFIXED_MIN_BYTES, prefix_named_bytes(header.version))
         } else {
             (COMPRESS_MIN_BYTES, 4)
         };
@@ -288,10 +297,14 @@ impl Encoder {
             return None;
         }
         let most = (inner_bytes - inner_bytes / GAIN_FRACTION).checked_sub(named)?;
-        let frame = self
+        let mut frame = self
             .compressor
             .compress(&self.input, prefix_bytes, level, most)?;
-        header.body = BodyKind::Zstd;
+        let block = only_block(frame).filter(|_| header.version == BlockVersion::Two);
+        (header.body, frame) = match block {
+            Some(block) => (BodyKind::ZstdBlock, block),
+            None => (BodyKind::Zstd, frame),
+        };
         header.inner_length = length_of(inner_bytes);
         header.prefix = prefix;
         Some(Bytes::copy_from_slice(frame))
@@ -339,9 +352,11 @@ impl Encoder {
                     .sparse
                     .iter()
                     .filter(|candidate| select.accepts(**candidate));
-                append.take_anchors(anchors.filter_map(|candidate| {
-                    Some((key(plain, candidate.end as usize)?, candidate.end as usize))
-                }));
+                append.take_anchors(
+                    anchors.filter_map(|candidate| {
+                        Some((candidate.key(plain)?, candidate.end as usize))
+                    }),
+                );
             }
             Density::Dense if !sparsely => {
                 self.finder.scan_rest(plain, append.runs());

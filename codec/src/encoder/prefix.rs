@@ -8,11 +8,11 @@ use std::ops::Range;
 
 use super::finder::Match;
 use super::{length_of, space_of};
-use crate::block::{PREFIX_MAX, Source};
+use crate::block::{PREFIX_MAX, Source, prefix_fit};
 use crate::domain::{Domain, Log};
 use crate::frame::StreamId;
 use crate::history::reader::Reader;
-use crate::policy::REAPPEND_BYTES;
+use crate::policy::{MESSAGE_BYTES, REAPPEND_BYTES};
 
 /// Bytes of the region around a copy: what a block of usual size corresponds to. More crowds zstd's table at low levels and costs
 /// more than it gives (second version of some sources: 64 KiB around the copy 13.3, this 15.1, 256 KiB 14.1).
@@ -31,13 +31,17 @@ const TAIL_MIN_BYTES: u64 = 12_288;
 /// The tail grows with the block, so that loading it never costs much more than compressing the block.
 const TAIL_TIMES: u64 = 2;
 
-/// A block of at most this is a short message: its stream's newest bytes say more of it than copies do that are few.
-const MESSAGE_BYTES: usize = 4096;
+/// Copies all shorter than this, of less than this part of a long block, are not worth their operations.
+const SNATCH_BYTES: usize = 256;
+const SNATCHES_PART: usize = 4;
+
+fn copied_bytes(matches: &[Match]) -> usize {
+    matches.iter().map(|copy| copy.end - copy.start).sum()
+}
 
 /// Whether half of a block are copies.
 fn is_mostly_copies(plain_bytes: usize, matches: &[Match]) -> bool {
-    let copied_bytes: usize = matches.iter().map(|copy| copy.end - copy.start).sum();
-    2 * copied_bytes >= plain_bytes
+    2 * copied_bytes(matches) >= plain_bytes
 }
 
 /// Whether a third of what is copied lies about as `largest` does: the block goes along one source, and not through many places.
@@ -88,13 +92,21 @@ impl Region {
         }
     }
 
-    /// Whether a message does without its copies: with this prefix zstd writes what is repeated in fewer bytes than operations need.
+    /// Whether a block does without its copies: with this prefix zstd writes what is repeated in fewer bytes than operations need. So it is with messages, and
+    /// with long blocks of which little was found and that in snatches, as in records of a log (JSON logs, cold: 2 % fewer bytes).
     pub fn replaces(&self, plain_bytes: usize, matches: &[Match]) -> bool {
         let will_append_all = |copy: &Match| copy.run_bytes() < REAPPEND_BYTES;
-        plain_bytes <= MESSAGE_BYTES
-            && matches.iter().all(will_append_all)
-            && (!is_mostly_copies(plain_bytes, matches)
-                || matches.iter().all(|copy| self.holds(copy)))
+        if matches.is_empty() || !matches.iter().all(will_append_all) {
+            return false;
+        }
+        if plain_bytes <= MESSAGE_BYTES {
+            return !is_mostly_copies(plain_bytes, matches)
+                || matches.iter().all(|copy| self.holds(copy));
+        }
+        copied_bytes(matches) * SNATCHES_PART < plain_bytes
+            && matches
+                .iter()
+                .all(|copy| copy.end - copy.start < SNATCH_BYTES)
     }
 
     /// What the whole block corresponds to on the diagonal of a copy.
@@ -144,9 +156,17 @@ impl Region {
     /// The part of `wanted` around `near` that may be read.
     fn covered(domain: &Domain, log: Log, wanted: Range<u64>, near: u64) -> Option<Self> {
         let from = wanted.start.max(domain.copies_from(log));
-        let range = domain
+        let mut range = domain
             .read(log)
             .covered_around(near, &(from..wanted.end.max(from)))?;
+        // Of a length that version 2 can say; what goes is what is farther from `near`.
+        let length = u32::try_from(range.end - range.start).unwrap_or(PREFIX_MAX);
+        let surplus = u64::from(length - prefix_fit(length));
+        if near - range.start > range.end - near {
+            range.start += surplus;
+        } else {
+            range.end -= surplus;
+        }
         Some(Self { log, range })
     }
 
@@ -171,7 +191,9 @@ impl Region {
             input.extend_from_slice(seen.get(..wanted).unwrap_or_default());
             at += wanted as u64;
         }
-        let length = Some(length_of(input.len())).filter(|length| *length > 0)?;
+        // What was cut short has another length, too.
+        let length = Some(prefix_fit(length_of(input.len()))).filter(|length| *length > 0)?;
+        input.truncate(length as usize);
         Some(Source {
             space: space_of(self.log),
             position: self.range.start,

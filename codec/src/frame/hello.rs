@@ -11,6 +11,15 @@ pub const NAME_MAX_BYTES: usize = 63;
 /// Bytes of a message that explains a status: a line of text.
 pub const MESSAGE_MAX_BYTES: usize = 256;
 
+/// Feature: further links join the present generation.
+pub const FEATURE_LINKS: u64 = 1 << 0;
+
+/// Feature: an Open may say the application's address, from which to connect.
+pub const FEATURE_SOURCE: u64 = 1 << 1;
+
+/// Feature: an Open may name a Unix socket as its target.
+pub const FEATURE_UNIX: u64 = 1 << 2;
+
 const TAG_INSTANCE: u64 = 1;
 const TAG_TUNNEL: u64 = 2;
 const TAG_SECRET: u64 = 3;
@@ -63,7 +72,7 @@ pub struct Hello {
     pub status: HelloStatus,
     /// Why it does not, in words, at most [`MESSAGE_MAX_BYTES`].
     pub message: String,
-    /// A bit set of optional features; none are defined.
+    /// A bit set of optional features that the sender understands, [`FEATURE_LINKS`], [`FEATURE_SOURCE`] and [`FEATURE_UNIX`]; unknown bits mean nothing.
     pub features: u64,
 }
 

@@ -21,10 +21,16 @@ pub use coverage::{
 pub use data::{BLOCK_ENCODED_MAX, Data, FRAGMENT_MAX, data_header};
 pub use error::{FieldProblem, FrameError};
 pub use framing::FrameCodec;
-pub use hello::{Hello, HelloStatus, MESSAGE_MAX_BYTES, NAME_MAX_BYTES, Secret};
+pub use hello::{
+    FEATURE_LINKS, FEATURE_SOURCE, FEATURE_UNIX, Hello, HelloStatus, MESSAGE_MAX_BYTES,
+    NAME_MAX_BYTES, Secret,
+};
 pub use ids::{DomainId, Side, StreamId};
 pub use kind::{FRAME_PAYLOAD_MAX, FrameKind};
-pub use open::{HOST_MAX_BYTES, Open, Opened, SERVICE_MAX_BYTES, Target};
+pub use open::{
+    HOST_MAX_BYTES, Open, Opened, SERVICE_MAX_BYTES, Target, UNIX_PATH_MAX_BYTES, WEIGHT_MAX,
+    is_unix_path,
+};
 pub use reason::{Reason, RefuseReason};
 pub use renewal::{RENEW_REQUEST_MAX_BYTES, RENEWED_CERTIFICATES_MAX, Renewed};
 

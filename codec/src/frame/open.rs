@@ -1,10 +1,11 @@
 //! Open and Opened: a new stream, and the answer that its target was reached.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 
 use bytes::{BufMut, BytesMut};
 
-use super::payload::{PayloadReader, put_tagged, require, set_once};
+use super::payload::{PayloadReader, put_tagged, put_tagged_varint, require, set_once};
 use super::{DomainId, FieldProblem, FrameError, FrameKind, StreamId};
 use crate::varint;
 
@@ -12,11 +13,20 @@ use crate::varint;
 pub const HOST_MAX_BYTES: usize = 253;
 /// Bytes of a service's name: one DNS label's worth, enough for logs and labels of metrics.
 pub const SERVICE_MAX_BYTES: usize = 63;
+/// The most that a stream may weigh.
+pub const WEIGHT_MAX: u16 = 1000;
+
+/// Bytes of the path of a Unix socket: what `sockaddr_un` of Linux holds before its final zero.
+pub const UNIX_PATH_MAX_BYTES: usize = 107;
 
 const TAG_NAME: u64 = 1;
 const TAG_IPV4: u64 = 2;
 const TAG_IPV6: u64 = 3;
 const TAG_SERVICE: u64 = 4;
+const TAG_SOURCE_IPV4: u64 = 5;
+const TAG_SOURCE_IPV6: u64 = 6;
+const TAG_WEIGHT: u64 = 7;
+const TAG_UNIX: u64 = 8;
 
 /// A new stream and where it shall go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +41,12 @@ pub struct Open {
     pub target: Target,
     /// The service that took the connection, at most [`SERVICE_MAX_BYTES`]; may be empty.
     pub service: String,
+    /// The application's address, which the receiver shall connect from. Only for a receiver that has announced
+    /// [`FEATURE_SOURCE`](super::FEATURE_SOURCE).
+    pub source: Option<SocketAddr>,
+    /// The stream's share of the line relative to others, for what the receiver sends, at most [`WEIGHT_MAX`]. A receiver that does not know of
+    /// it takes 1.
+    pub weight: NonZeroU16,
 }
 
 /// Where a stream goes.
@@ -45,6 +61,21 @@ pub enum Target {
     },
     /// An address. Of an IPv6 address neither flow label nor scope travel.
     Address(SocketAddr),
+    /// A Unix socket: a path that [`is_unix_path`]. Only for a receiver that has announced [`FEATURE_UNIX`](super::FEATURE_UNIX).
+    Unix(String),
+}
+
+/// Is it a path that can name a Unix socket, and in one way only: absolute, at most [`UNIX_PATH_MAX_BYTES`], of names that are neither empty
+/// nor `.` nor `..`, without control characters?
+///
+/// So what a rule allows by its name is reached by this name alone; no path leads around a rule that denies it, but by links in the file system.
+pub fn is_unix_path(path: &str) -> bool {
+    let is_name = |name: &str| !matches!(name, "" | "." | "..");
+    path.len() <= UNIX_PATH_MAX_BYTES
+        && !path.contains(char::is_control)
+        && path
+            .strip_prefix('/')
+            .is_some_and(|names| names.split('/').all(is_name))
 }
 
 impl std::fmt::Display for Target {
@@ -52,6 +83,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::Name { host, port } => write!(f, "{host}:{port}"),
             Self::Address(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
         }
     }
 }
@@ -76,7 +108,7 @@ impl Open {
             0 => None,
             code => Some(DomainId(code - 1)),
         };
-        let (mut target, mut service) = (None, None);
+        let (mut target, mut service, mut source, mut weight) = (None, None, None, None);
         while let Some((tag, mut value)) = payload.tagged()? {
             match tag {
                 TAG_NAME => set_once(&mut target, read_name(&mut value)?, kind, "target")?,
@@ -92,12 +124,21 @@ impl Open {
                     kind,
                     "target",
                 )?,
+                TAG_UNIX => set_once(
+                    &mut target,
+                    Target::Unix(value.rest_text("path", UNIX_PATH_MAX_BYTES)?),
+                    kind,
+                    "target",
+                )?,
                 TAG_SERVICE => set_once(
                     &mut service,
                     value.rest_text("service", SERVICE_MAX_BYTES)?,
                     kind,
                     "service",
                 )?,
+                TAG_SOURCE_IPV4 => set_once(&mut source, read_ipv4(&mut value)?, kind, "source")?,
+                TAG_SOURCE_IPV6 => set_once(&mut source, read_ipv6(&mut value)?, kind, "source")?,
+                TAG_WEIGHT => set_once(&mut weight, read_weight(&mut value)?, kind, "weight")?,
                 _ => continue,
             }
             value.finish()?;
@@ -109,6 +150,8 @@ impl Open {
             domain,
             target,
             service: service.unwrap_or_default(),
+            source,
+            weight: weight.unwrap_or(NonZeroU16::MIN),
         };
         open.check()?;
         Ok(open)
@@ -126,10 +169,17 @@ impl Open {
                 value.put_slice(host.as_bytes());
                 put_tagged(out, TAG_NAME, &value);
             }
-            Target::Address(address) => put_address(out, *address),
+            Target::Address(address) => put_address(out, [TAG_IPV4, TAG_IPV6], *address),
+            Target::Unix(path) => put_tagged(out, TAG_UNIX, path.as_bytes()),
         }
         if !self.service.is_empty() {
             put_tagged(out, TAG_SERVICE, self.service.as_bytes());
+        }
+        if let Some(source) = self.source {
+            put_address(out, [TAG_SOURCE_IPV4, TAG_SOURCE_IPV6], source);
+        }
+        if self.weight > NonZeroU16::MIN {
+            put_tagged_varint(out, TAG_WEIGHT, self.weight.get().into());
         }
         Ok(())
     }
@@ -163,6 +213,9 @@ impl Open {
                 FieldProblem::Text,
             )?;
         }
+        if let Target::Unix(path) = &self.target {
+            require(is_unix_path(path), kind, "path", FieldProblem::Text)?;
+        }
         require(
             self.service.len() <= SERVICE_MAX_BYTES,
             kind,
@@ -174,6 +227,12 @@ impl Open {
             kind,
             "service",
             FieldProblem::Text,
+        )?;
+        require(
+            self.weight.get() <= WEIGHT_MAX,
+            kind,
+            "weight",
+            FieldProblem::OutOfBounds,
         )
     }
 }
@@ -215,7 +274,7 @@ impl Opened {
         varint::put(out, self.number);
         varint::put(out, self.stream.0);
         if let Some(bound) = self.bound {
-            put_address(out, bound);
+            put_address(out, [TAG_IPV4, TAG_IPV6], bound);
         }
         Ok(())
     }
@@ -225,6 +284,13 @@ fn read_name(value: &mut PayloadReader) -> Result<Target, FrameError> {
     let port = u16::from_be_bytes(value.array("port")?);
     let host = value.rest_text("host", HOST_MAX_BYTES)?;
     Ok(Target::Name { host, port })
+}
+
+fn read_weight(value: &mut PayloadReader) -> Result<NonZeroU16, FrameError> {
+    let weight = u16::try_from(value.varint("weight")?).ok();
+    weight
+        .and_then(NonZeroU16::new)
+        .ok_or_else(|| value.error("weight", FieldProblem::OutOfBounds))
 }
 
 fn read_ipv4(value: &mut PayloadReader) -> Result<SocketAddr, FrameError> {
@@ -237,10 +303,11 @@ fn read_ipv6(value: &mut PayloadReader) -> Result<SocketAddr, FrameError> {
     Ok((ip, u16::from_be_bytes(value.array("port")?)).into())
 }
 
-fn put_address(out: &mut BytesMut, address: SocketAddr) {
+/// Of the two tags the first is for IPv4.
+fn put_address(out: &mut BytesMut, [v4, v6]: [u64; 2], address: SocketAddr) {
     let port = address.port().to_be_bytes();
     match address.ip() {
-        IpAddr::V4(ip) => put_tagged(out, TAG_IPV4, &[ip.octets().as_slice(), &port].concat()),
-        IpAddr::V6(ip) => put_tagged(out, TAG_IPV6, &[ip.octets().as_slice(), &port].concat()),
+        IpAddr::V4(ip) => put_tagged(out, v4, &[ip.octets().as_slice(), &port].concat()),
+        IpAddr::V6(ip) => put_tagged(out, v6, &[ip.octets().as_slice(), &port].concat()),
     }
 }

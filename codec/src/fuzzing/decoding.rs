@@ -1,10 +1,9 @@
 //! Blocks against a receiver with real histories, and a naive model of what must come out.
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::block::ops::{Inner, Writer};
-use crate::block::{BlockHeader, BodyKind, COPY_MIN, Source, Space, Span};
+use crate::block::{BlockHeader, BodyKind, COPY_MIN, Known, Source, Space, Span};
 use crate::decoder::Decoder;
 use crate::domain::{Domain, DomainConfig, Log};
 use crate::encoder::Append;
@@ -25,6 +24,12 @@ const AWAITED: Span = Span {
 };
 /// What each log may hold: nothing is evicted here.
 const CAPACITY_BYTES: u64 = 1 << 20;
+
+/// What the receiver knows before the block, of any stream and domain: appends go on where what is awaited ends.
+pub(super) const KNOWN: Known = Known {
+    stream_offset: 1_000,
+    append_position: HELD_BYTES as u64 + AWAITED.length as u64,
+};
 
 /// What the receiver can do with a byte of a history; the last one met decides over a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,8 +186,10 @@ impl Receiver {
 
     /// Decodes the block, with the right checksum for `plain` if all of it can be had.
     fn check(&self, header: &BlockHeader, body: &Bytes, plain: &[u8], standing: Standing) {
+        // Where there is none, there is none to be wrong.
+        let checksum = BlockHeader::checksum_of(header.version, plain);
         let header = BlockHeader {
-            checksum: Some(xxh3_64(plain)),
+            checksum: header.checksum.map(|_| checksum),
             ..header.clone()
         };
         let result = self.decode(&header, body);
@@ -210,10 +217,10 @@ impl Receiver {
             self.check_append(&header, append, body, plain);
         }
         let wrong = BlockHeader {
-            checksum: header.checksum.map(|checksum| !checksum),
+            checksum: header.checksum.map(|checksum| checksum ^ 1),
             ..header
         };
-        if standing == Standing::Held && wrong.append.is_none() {
+        if standing == Standing::Held && wrong.append.is_none() && wrong.checksum.is_some() {
             let damaged = matches!(
                 self.decode(&wrong, body),
                 Err(DecodeError::Refused {
@@ -246,7 +253,7 @@ impl Receiver {
         if append.length < COPY_MIN {
             return;
         }
-        let mut writer = Writer::new();
+        let mut writer = Writer::new(header.version);
         writer.copy(append.length, false, Space::Sender, append.position);
         let mut inner = Vec::new();
         writer.put_inner(&mut inner);
@@ -257,7 +264,7 @@ impl Receiver {
             prefix: None,
             diagonals: writer.diagonals(),
             inner_length: 0,
-            checksum: Some(xxh3_64(&appended)),
+            checksum: Some(BlockHeader::checksum_of(header.version, &appended)),
             ..header.clone()
         };
         let copied = self.decode(&next, &inner.into());

@@ -6,4 +6,4 @@ mod decoding;
 pub mod disk;
 mod wire;
 
-pub use wire::{blocks, checksum, frames};
+pub use wire::{blocks, frames};

@@ -27,6 +27,8 @@ pub(crate) struct History {
     pub(super) covered: RangeSet,
     /// Reserved or registered in this lease, and still to be filled.
     pub(super) pending: RangeSet,
+    /// Skipped by what was registered; blocks that come later over another link may still be appended there.
+    pub(super) open: RangeSet,
     pub(super) pages: Pages,
     /// Of a log on disk.
     pub(super) saving: Option<Saving>,
@@ -99,6 +101,7 @@ impl History {
         self.agreed = false;
         self.covered.clear();
         self.pending.clear();
+        self.open.clear();
     }
 
     /// Narrows what was held when the lease began to what the peer claims too. What came since is not touched, so it may be said again.
@@ -152,17 +155,41 @@ impl History {
         Some(position)
     }
 
-    /// Takes a range that the owner has announced, to be filled later.
-    pub fn register(&mut self, span: Span) -> Result<(), Violation> {
-        if span.position < self.tail || span.length == 0 || !span.is_in_bounds() {
-            return Err(Violation::Registration {
-                position: span.position,
-                length: span.length,
-            });
+    /// Takes a range that the owner has announced, to be filled later: above the tail, or in a gap that is open. With `leaves_gap` what it skips may
+    /// still come; else it is a hole from now on. Tells whether it left a gap.
+    pub fn register(&mut self, span: Span, leaves_gap: bool) -> Result<bool, Violation> {
+        let Span { position, length } = span;
+        if length == 0 || !span.is_in_bounds() {
+            return Err(Violation::Registration { position, length });
+        }
+        if position < self.tail {
+            let range = span.range();
+            if !self.open.contains_range(&range) {
+                return Err(Violation::Registration { position, length });
+            }
+            self.open.remove(range.clone());
+            // What lies below the floor is taken, and not kept.
+            if self.floor < range.end {
+                self.pending.insert(range.start.max(self.floor)..range.end);
+            }
+            return Ok(false);
+        }
+        let has_gap = leaves_gap && position > self.tail;
+        if has_gap {
+            self.open.insert(self.tail..position);
         }
         self.pending.insert(span.range());
         self.tail = span.end();
-        Ok(())
+        Ok(has_gap)
+    }
+
+    /// What lies open below `end` is a hole from now on: all blocks that could have filled it have come.
+    pub fn close_gaps(&mut self, end: u64) {
+        let closed: Vec<Range<u64>> = self.open.within(0..end).collect();
+        for gap in closed {
+            self.open.remove(gap.clone());
+            self.settle(gap);
+        }
     }
 
     /// Lays down the bytes of a reserved or registered range; what the floor has passed meanwhile is left out. False if the range is no longer
@@ -212,6 +239,7 @@ impl History {
             return;
         }
         self.floor = floor;
+        // A gap stays open: what comes for it must still be taken.
         for set in [
             &mut self.present,
             &mut self.held,
@@ -234,7 +262,7 @@ impl History {
     }
 
     pub fn standing(&self, range: &Range<u64>) -> Standing {
-        if range.end > self.tail {
+        if range.end > self.tail || self.open.overlaps(range) {
             return Standing::Beyond;
         }
         if self.covered.contains_range(range) {
@@ -280,14 +308,13 @@ impl History {
 
     /// After ranges were filled or given up: finished pages freeze, and the count of holes is kept in its bound.
     pub(super) fn settle(&mut self, range: Range<u64>) {
-        let (pending, tail) = (&self.pending, self.tail);
-        self.pages
-            .freeze(range, tail, |page| pending.overlaps(&page));
-        // Between two held ranges lies a hole or something pending.
-        let pieces = self
-            .held
-            .range_count()
-            .saturating_sub(self.pending.range_count());
+        let (pending, open, tail) = (&self.pending, &self.open, self.tail);
+        self.pages.freeze(range, tail, |page| {
+            pending.overlaps(&page) || open.overlaps(&page)
+        });
+        // Between two held ranges lies a hole, or something that is still to come.
+        let to_come = self.pending.range_count() + self.open.range_count();
+        let pieces = self.held.range_count().saturating_sub(to_come);
         let oldest_kept = self
             .held
             .iter()

@@ -45,6 +45,16 @@ impl View {
         })
     }
 
+    /// The bytes of a part of it.
+    #[must_use]
+    pub fn part(&self, part: Range<u64>) -> Option<Self> {
+        let bytes = self.bytes.get(inside(&part, self.start))?;
+        Some(Self {
+            start: part.start,
+            bytes: self.bytes.slice_ref(bytes),
+        })
+    }
+
     /// Position behind the last byte.
     #[must_use]
     pub fn end(&self) -> u64 {

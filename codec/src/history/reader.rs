@@ -1,10 +1,12 @@
 //! How a job looks at a domain's logs: by views that it keeps, so that matching seldom takes a lock.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::log::Access;
 use super::pages::{PAGE_BYTES, View};
 use crate::domain::{Domain, Log};
+use crate::encoder::Avoid;
 
 /// Views that a reader keeps: the source that is being followed, what a candidate is compared with, and their neighbours.
 const KEPT: usize = 4;
@@ -37,6 +39,8 @@ pub(crate) struct Reader<'d> {
     pages_left: u32,
     /// Pages that were counted for.
     counted: Vec<(Log, u64)>,
+    /// What of the own log is not to be seen.
+    avoid: Option<Arc<Avoid>>,
     unseen: Option<Unseen>,
 }
 
@@ -51,8 +55,15 @@ impl<'d> Reader<'d> {
             oldest: 0,
             pages_left: PAGES_FOR_NOTHING,
             counted: Vec::new(),
+            avoid: None,
             unseen: None,
         }
+    }
+
+    /// The same that does not see what is to be avoided of the own log.
+    pub fn avoiding(mut self, avoid: Option<Arc<Avoid>>) -> Self {
+        self.avoid = avoid;
+        self
     }
 
     /// A stretch of `log` that contains `position`.
@@ -133,6 +144,10 @@ impl<'d> Reader<'d> {
         }
         match self.domain.view(log, position, self.access, self.may_block) {
             Ok(view) => {
+                let view = match self.avoid.as_ref().filter(|_| log == Log::Own) {
+                    None => view,
+                    Some(avoid) => view.part(avoid.around(position, &(view.start..view.end()))?)?,
+                };
                 if is_new {
                     self.pages_left -= 1;
                     self.counted.push((log, page));

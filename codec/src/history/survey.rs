@@ -1,9 +1,9 @@
 //! Which domains a directory holds, as their manifests say: their room is kept before their peers come.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::disk::{LogIdentity, LogSide, Persisted, look};
+use super::disk::{LogIdentity, LogSide, MANIFEST, Persisted, look};
 use super::storage::Storage;
 use crate::domain::Place;
 
@@ -27,7 +27,7 @@ pub struct Found {
 pub fn survey(storage: &dyn Storage) -> io::Result<Vec<Found>> {
     let mut all = Vec::new();
     for name in storage.list(Path::new(""))? {
-        if name.len() != 32 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if !is_domain(&name) {
             continue;
         }
         let mut found: Option<Found> = None;
@@ -59,6 +59,35 @@ pub fn survey(storage: &dyn Storage) -> io::Result<Vec<Found>> {
     // Room is given in this order, which must not depend on the file system's.
     all.sort_by(|a, b| (&a.peer, &a.domain).cmp(&(&b.peer, &b.domain)));
     Ok(all)
+}
+
+/// Logs whose manifest is there and is not understood, or that are no directories, by their place in the directory: what is set aside when they are opened.
+///
+/// # Errors
+/// As of [`survey`].
+pub fn not_understood(storage: &dyn Storage) -> io::Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for name in storage.list(Path::new(""))? {
+        if !is_domain(&name) {
+            continue;
+        }
+        for side in [LogSide::Own, LogSide::Mirror] {
+            let log = Path::new(&name).join(side.to_string());
+            let has_one = match storage.list(&log) {
+                Ok(names) => names.iter().any(|name| name == MANIFEST),
+                Err(cause) => cause.kind() != io::ErrorKind::NotFound,
+            };
+            if has_one && look(storage, &log)?.is_none() {
+                all.push(log);
+            }
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn is_domain(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -103,6 +132,11 @@ mod tests {
         for log in ["own", "mirror"] {
             std::fs::write(at("damaged").join(log).join("manifest"), "nothing").unwrap();
         }
+        let of = Path::new(&Place::dir_name("damaged", "shared")).to_owned();
+        assert_eq!(
+            not_understood(&*storage).unwrap(),
+            [of.join("mirror"), of.join("own")]
+        );
         // Under a name that is another's, and under one that is none.
         std::fs::rename(at("copied"), directory.join("0".repeat(32))).unwrap();
         std::fs::create_dir(directory.join("something")).unwrap();

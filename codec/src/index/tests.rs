@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::anchor::{Candidate, Scanner};
 
 /// A key for each number, spread over all bits.
 fn key(number: u64) -> u64 {
@@ -136,6 +137,28 @@ fn a_large_history_is_thinned_to_what_the_index_holds() {
     assert!((0..8000).any(|n| index.keeps(key(n))), "never nothing");
     index.thin_for(1);
     assert_eq!(kept(&index), 8000);
+}
+
+#[test]
+fn anchors_of_raw_blocks_are_not_thinned() {
+    let bytes: Vec<u8> = (0..1 << 20)
+        .scan(1u64, |state, _| {
+            *state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            Some((*state >> 56) as u8)
+        })
+        .collect();
+    let mut candidates = Vec::new();
+    Scanner::default().scan(&bytes, 0..bytes.len(), &mut candidates);
+    let index = Index::new(0);
+    index.thin_for(u64::MAX);
+    let kept = |candidate: &&Candidate| index.keeps(candidate.key(&bytes).unwrap());
+    let (sparse, dense): (Vec<_>, Vec<_>) = candidates.iter().partition(|of| of.sparse);
+    assert!(sparse.len() > 150, "{}", sparse.len());
+    assert_eq!(sparse.iter().copied().filter(kept).count(), sparse.len());
+    let dense_kept = dense.iter().copied().filter(kept).count();
+    assert!((1..dense.len() / 16).contains(&dense_kept), "{dense_kept}");
 }
 
 #[test]

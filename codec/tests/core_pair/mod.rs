@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use codec::block::{BlockHeader, Span};
+use codec::block::{BlockHeader, BlockVersion, Known, Span};
 use codec::cache::PageCache;
 use codec::decoder::{Decoded, Decoder};
 use codec::domain::{Domain, DomainConfig, Lease, Log, Place};
@@ -29,7 +29,37 @@ pub struct End {
     pub encoder: Encoder,
     pub decoder: Decoder,
     pub level: Level,
+    pub version: BlockVersion,
+    /// Every block has come, and been acknowledged, before the next one goes.
+    pub in_turns: bool,
+    /// What the peer has of this end's, and this end of the peer's.
+    said: Progress,
+    heard: Progress,
     streams: HashMap<u64, (u64, Option<Continuation>, Habit)>,
+}
+
+/// How far blocks have come.
+#[derive(Default)]
+struct Progress {
+    offsets: HashMap<u64, u64>,
+    append_position: u64,
+}
+
+impl Progress {
+    fn known(&self, stream: StreamId) -> Known {
+        Known {
+            stream_offset: self.offsets.get(&stream.0).copied().unwrap_or_default(),
+            append_position: self.append_position,
+        }
+    }
+
+    fn add(&mut self, header: &BlockHeader) {
+        let end = header.stream_offset + u64::from(header.plain_length);
+        self.offsets.insert(header.stream.0, end);
+        if let Some(append) = header.append {
+            self.append_position = append.end();
+        }
+    }
 }
 
 /// A block on its way: header and body as bytes, and what its sender keeps.
@@ -95,6 +125,10 @@ impl End {
             encoder: Encoder::new(),
             decoder: Decoder::new(),
             level: Level::default(),
+            version: BlockVersion::Two,
+            in_turns: false,
+            said: Progress::default(),
+            heard: Progress::default(),
             streams: HashMap::new(),
         }
     }
@@ -103,6 +137,7 @@ impl End {
     pub fn encode(&mut self, stream: u64, plain: &Bytes) -> Encoded {
         let (offset, hint, habit) = self.streams.entry(stream).or_default();
         let encoded = self.encoder.encode(EncodeRequest {
+            version: self.version,
             stream: StreamId(stream),
             stream_offset: *offset,
             plain: plain.clone(),
@@ -113,6 +148,7 @@ impl End {
             hint: *hint,
             habit: *habit,
             replaces: None,
+            avoid: None,
         });
         *offset += plain.len() as u64;
         *hint = encoded.continuation;
@@ -126,7 +162,10 @@ impl End {
         let position = Some(encoded.append_length())
             .filter(|length| *length > 0)
             .and_then(|length| self.domain.reserve(length));
-        let (header, body) = encoded.wire(position);
+        let (header, body) = encoded.wire(position, self.said.known(StreamId(stream)));
+        if self.in_turns {
+            self.said.add(encoded.header());
+        }
         if let Some(position) = position {
             self.domain
                 .commit(position, &encoded.take_append().unwrap());
@@ -142,7 +181,11 @@ impl End {
     /// The first fragment arrives.
     pub fn register(&mut self, flight: &Flight) -> BlockHeader {
         let mut first = Bytes::from([flight.header.as_ref(), flight.body.as_ref()].concat());
-        let header = BlockHeader::decode(&mut first).unwrap();
+        let known = |stream, _| self.heard.known(stream);
+        let header = BlockHeader::decode(&mut first, self.version, known).unwrap();
+        if self.in_turns {
+            self.heard.add(&header);
+        }
         assert_eq!(first, flight.body, "the header ends where the body begins");
         if let Some(append) = header.append {
             self.domain.register(append).unwrap();
@@ -168,6 +211,7 @@ impl End {
         };
         assert_eq!(plain, flight.plain, "the sender rebuilds what it sent");
         let mut encoded = self.encoder.encode(EncodeRequest {
+            version: self.version,
             stream: header.stream,
             stream_offset: header.stream_offset,
             plain: plain.clone(),
@@ -178,9 +222,10 @@ impl End {
             hint: None,
             habit: Habit::default(),
             replaces: Some(number),
+            avoid: None,
         });
         assert_eq!(encoded.append_length(), 0);
-        let (header, body) = encoded.wire(None);
+        let (header, body) = encoded.wire(None, Known::default());
         Some(Flight {
             encoded,
             header,
@@ -236,6 +281,7 @@ pub fn transfer(
         let decoded = to.decode(&header, &flight.body).unwrap();
         assert_eq!(decoded.plain, flight.plain, "block {at}");
         assert!(decoded.stored, "block {at}");
+        assert_eq!(decoded.tally, flight.encoded.tally, "block {at}");
         drop_as_agreed(from, to);
     }
     wire

@@ -2,9 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::Token;
+use crate::config::Bind;
 
 /// A question is answered at once, so the whole exchange takes no longer.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,7 +24,7 @@ pub enum AskError {
     #[error("cannot reach the admin endpoint at {address}: {cause}; is the edge running?")]
     Unreachable {
         /// Where it was asked.
-        address: SocketAddr,
+        address: Bind,
         /// What the system said.
         cause: io::Error,
     },
@@ -30,7 +32,7 @@ pub enum AskError {
     #[error("the admin endpoint at {address} answered {answer}")]
     Refused {
         /// Where it was asked.
-        address: SocketAddr,
+        address: Bind,
         /// Its status line and first words.
         answer: String,
     },
@@ -38,7 +40,7 @@ pub enum AskError {
     #[error("what listens at {address} is no admin endpoint of wanproxy")]
     NotHttp {
         /// Where it was asked.
-        address: SocketAddr,
+        address: Bind,
     },
 }
 
@@ -46,7 +48,7 @@ pub enum AskError {
 ///
 /// # Errors
 /// Unreachable within five seconds, refused, or not HTTP.
-pub fn ask(bind: SocketAddr, token: Option<&Token>, path: &str) -> Result<String, AskError> {
+pub fn ask(bind: &Bind, token: Option<&Token>, path: &str) -> Result<String, AskError> {
     request(bind, token, &format!("GET {path}"), QUESTION_TIMEOUT)
 }
 
@@ -54,20 +56,47 @@ pub fn ask(bind: SocketAddr, token: Option<&Token>, path: &str) -> Result<String
 ///
 /// # Errors
 /// Unreachable, not done within half a minute, refused, or not HTTP.
-pub fn order(bind: SocketAddr, token: Option<&Token>, path: &str) -> Result<String, AskError> {
+pub fn order(bind: &Bind, token: Option<&Token>, path: &str) -> Result<String, AskError> {
     request(bind, token, &format!("POST {path}"), ORDER_TIMEOUT)
 }
 
 fn request(
-    bind: SocketAddr,
+    bind: &Bind,
     token: Option<&Token>,
     line: &str,
     timeout: Duration,
 ) -> Result<String, AskError> {
     let address = reachable(bind);
-    let answer = exchange(address, token, line, timeout)
-        .map_err(|cause| AskError::Unreachable { address, cause })?;
-    let not_http = || AskError::NotHttp { address };
+    let answer = match &address {
+        Bind::Tcp(at) => connect_tcp(*at).and_then(|socket| {
+            exchange(
+                socket,
+                TcpStream::set_read_timeout,
+                &at.to_string(),
+                token,
+                line,
+                timeout,
+            )
+        }),
+        Bind::Unix(path) => connect_unix(path).and_then(|socket| {
+            exchange(
+                socket,
+                UnixStream::set_read_timeout,
+                "localhost",
+                token,
+                line,
+                timeout,
+            )
+        }),
+    };
+    let unreachable = |cause| AskError::Unreachable {
+        address: address.clone(),
+        cause,
+    };
+    let answer = answer.map_err(unreachable)?;
+    let not_http = || AskError::NotHttp {
+        address: address.clone(),
+    };
     let answer = String::from_utf8(answer).map_err(|_| not_http())?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(not_http)?;
     let line = head.lines().next().unwrap_or_default();
@@ -84,31 +113,45 @@ fn request(
 }
 
 /// An endpoint that listens on every address is asked on loopback.
-fn reachable(bind: SocketAddr) -> SocketAddr {
+fn reachable(bind: &Bind) -> Bind {
+    let Bind::Tcp(bind) = bind else {
+        return bind.clone();
+    };
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, bind.port())
+    Bind::Tcp(SocketAddr::new(ip, bind.port()))
 }
 
-fn exchange(
-    address: SocketAddr,
+fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&address, QUESTION_TIMEOUT)?;
+    socket.set_write_timeout(Some(QUESTION_TIMEOUT))?;
+    Ok(socket)
+}
+
+fn connect_unix(path: &str) -> io::Result<UnixStream> {
+    let socket = UnixStream::connect(path)?;
+    socket.set_write_timeout(Some(QUESTION_TIMEOUT))?;
+    Ok(socket)
+}
+
+fn exchange<S: Read + Write>(
+    mut socket: S,
+    set_read_timeout: impl Fn(&S, Option<Duration>) -> io::Result<()>,
+    host: &str,
     token: Option<&Token>,
     line: &str,
     timeout: Duration,
 ) -> io::Result<Vec<u8>> {
     let end = Instant::now() + timeout;
-    let mut socket = TcpStream::connect_timeout(&address, QUESTION_TIMEOUT)?;
-    socket.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let authorization = token
         .map(|token| format!("Authorization: {}\r\n", token.authorization()))
         .unwrap_or_default();
     // HTTP/1.0: the answer ends with the connection and is never chunked.
-    socket.write_all(
-        format!("{line} HTTP/1.0\r\nHost: {address}\r\n{authorization}\r\n").as_bytes(),
-    )?;
+    socket
+        .write_all(format!("{line} HTTP/1.0\r\nHost: {host}\r\n{authorization}\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -116,7 +159,7 @@ fn exchange(
             .checked_duration_since(Instant::now())
             .filter(|left| !left.is_zero())
             .ok_or(io::ErrorKind::TimedOut)?;
-        socket.set_read_timeout(Some(left))?;
+        set_read_timeout(&socket, Some(left))?;
         let count = match socket.read(&mut buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -158,7 +201,7 @@ mod tests {
             let _ = socket.write_all(&answer);
             String::from_utf8(request).unwrap()
         });
-        let result = ask(address, None, "/api/status");
+        let result = ask(&Bind::Tcp(address), None, "/api/status");
         assert_eq!(
             server.join().unwrap(),
             format!("GET /api/status HTTP/1.0\r\nHost: {address}\r\n\r\n")
@@ -218,7 +261,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = ask(address, None, "/").unwrap_err().to_string();
+        let error = ask(&Bind::Tcp(address), None, "/").unwrap_err().to_string();
         assert!(
             error.contains(&address.to_string()) && error.ends_with("is the edge running?"),
             "{error}"
@@ -232,7 +275,7 @@ mod tests {
             ("[::]:1", "[::1]:1"),
             ("192.0.2.1:1", "192.0.2.1:1"),
         ] {
-            assert_eq!(reachable(bind.parse().unwrap()), expected.parse().unwrap());
+            assert_eq!(reachable(&bind.parse().unwrap()), expected.parse().unwrap());
         }
     }
 }

@@ -1,18 +1,17 @@
 //! The endpoint of a running edge, as the commands `status` and `history` use it.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
 use super::{AskError, Status, Token, ask, configured_token, order, summary};
 use crate::cli::{self, Failure};
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, Bind};
 
 /// Where a running edge is asked.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    bind: SocketAddr,
+    bind: Bind,
     token: Option<Token>,
 }
 
@@ -28,14 +27,14 @@ impl Endpoint {
                 file.display()
             )));
         };
-        if config.bind.port() == 0 {
+        if !config.bind.is_fixed() {
             return Err(Failure::Usage(format!(
                 "{}: [admin] bind has port 0, so nobody knows where to ask; give it a port",
                 file.display()
             )));
         }
         Ok(Self {
-            bind: config.bind,
+            bind: config.bind.clone(),
             token: configured_token(admin)?,
         })
     }
@@ -43,14 +42,14 @@ impl Endpoint {
     /// Does anybody listen there? A program that listens and does not answer as an edge does counts: asking it says what is wrong.
     pub fn is_there(&self) -> bool {
         !matches!(
-            ask(self.bind, self.token.as_ref(), "/healthz"),
+            ask(&self.bind, self.token.as_ref(), "/healthz"),
             Err(AskError::Unreachable { .. })
         )
     }
 
     /// Where it is asked.
-    pub fn address(&self) -> SocketAddr {
-        self.bind
+    pub fn address(&self) -> &Bind {
+        &self.bind
     }
 
     /// GETs `path`: its text, and what that says.
@@ -58,7 +57,7 @@ impl Endpoint {
     /// # Errors
     /// It does not answer, or not what was asked.
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<(String, T), Failure> {
-        read(ask(self.bind, self.token.as_ref(), path))
+        read(ask(&self.bind, self.token.as_ref(), path))
     }
 
     /// POSTs to `path`: the answer's text, and what that says.
@@ -66,7 +65,7 @@ impl Endpoint {
     /// # Errors
     /// It does not answer, or refuses.
     pub fn order<T: DeserializeOwned>(&self, path: &str) -> Result<(String, T), Failure> {
-        read(order(self.bind, self.token.as_ref(), path))
+        read(order(&self.bind, self.token.as_ref(), path))
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tunnel::histories::{Cleared, DomainReport, Histories};
 use tunnel::pool::Pools;
 
-use super::Observed;
+use super::{Observed, Parts};
 
 /// What orders about histories need.
 #[derive(Clone)]
@@ -125,7 +125,7 @@ impl From<Cleared> for ClearPage {
     }
 }
 
-pub(super) fn routes() -> Router<Arc<dyn Observed>> {
+pub(super) fn routes() -> Router<Parts> {
     Router::new()
         .route("/api/history", get(page))
         .route("/api/history/verify", post(verify))

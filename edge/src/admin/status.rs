@@ -21,10 +21,19 @@ pub struct Status {
     pub savings: Savings,
     /// What the codec made of the bytes sent.
     pub codec: CodecBytes,
+    /// What the other edges' codecs made of the bytes received.
+    #[serde(default)]
+    pub codec_received: CodecBytes,
     /// The histories.
     pub history: HistoryStatus,
     /// Long jobs.
     pub jobs: Vec<JobStatus>,
+    /// Memory.
+    #[serde(default)]
+    pub memory: MemoryStatus,
+    /// The pools of threads.
+    #[serde(default)]
+    pub pools: Vec<PoolStatus>,
 }
 
 /// One tunnel.
@@ -44,6 +53,15 @@ pub struct TunnelStatus {
     pub wan_bytes: u64,
     /// What the codec made of the bytes sent to this peer.
     pub codec: CodecBytes,
+    /// What its codec made of the bytes received from it.
+    #[serde(default)]
+    pub codec_received: CodecBytes,
+    /// Since when it is in this state, in seconds since the epoch, give or take a second.
+    #[serde(default)]
+    pub since_unix_seconds: Option<u64>,
+    /// Why there is none yet: what the last attempt met.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// One link.
@@ -82,6 +100,9 @@ pub struct ServiceStatus {
     pub wan_bytes_from_wan: u64,
     /// What the codec made of the bytes sent.
     pub codec: CodecBytes,
+    /// What the other edges' codecs made of the bytes received.
+    #[serde(default)]
+    pub codec_received: CodecBytes,
 }
 
 /// Bytes that the LAN side saw against bytes on the WAN.
@@ -156,6 +177,30 @@ pub struct HistoryStatus {
     pub damaged_pages: u64,
 }
 
+/// Memory of the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Charged to the budget: data of streams under way.
+    pub used_bytes: u64,
+    /// The budget.
+    pub budget_bytes: u64,
+    /// Resident, as the system counts; nothing where it does not say.
+    pub resident_bytes: Option<u64>,
+}
+
+/// One pool of threads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: String,
+    /// Its threads.
+    pub threads: u64,
+    /// Jobs that run now.
+    pub running: u64,
+    /// Jobs that wait for a thread.
+    pub queued: u64,
+}
+
 /// One long job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobStatus {
@@ -206,19 +251,25 @@ mod tests {
                 "peer": "", "state": "",
                 "links": [{"address": "", "rtt_ms": null, "sent_bytes": 0, "received_bytes": 0}],
                 "resumes": 0, "lan_bytes": 0, "wan_bytes": 0,
-                "codec": {"copied": 0, "compressed": 0, "raw": 0}
+                "codec": {"copied": 0, "compressed": 0, "raw": 0},
+                "codec_received": {"copied": 0, "compressed": 0, "raw": 0},
+                "since_unix_seconds": null, "error": null
             }],
             "services": [{
                 "name": "", "kind": "", "bind": "", "open": 0, "total": 0, "lan_bytes_to_wan": 0, "lan_bytes_from_wan": 0,
-                "wan_bytes_to_wan": 0, "wan_bytes_from_wan": 0, "codec": {"copied": 0, "compressed": 0, "raw": 0}
+                "wan_bytes_to_wan": 0, "wan_bytes_from_wan": 0, "codec": {"copied": 0, "compressed": 0, "raw": 0},
+                "codec_received": {"copied": 0, "compressed": 0, "raw": 0}
             }],
             "savings": {"lan_bytes": 0, "wan_bytes": 0, "ratio": null},
             "codec": {"copied": 0, "compressed": 0, "raw": 0},
+                "codec_received": {"copied": 0, "compressed": 0, "raw": 0},
             "history": {
                 "bytes": 0, "capacity_bytes": 0, "index_bytes": 0, "hit_rate": null, "memory_bytes": 0, "unwritten_bytes": 0, "directory": null, "excuse": null,
                 "read_only": false, "loading": false, "damaged_pages": 0
             },
-            "jobs": []
+            "jobs": [],
+            "memory": {"used_bytes": 0, "budget_bytes": 0, "resident_bytes": null},
+            "pools": []
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::status::{CodecBytes, HistoryStatus, ServiceStatus, Status, TunnelStatus, ratio};
+use crate::journal::now_ms;
 use crate::table::{size, table};
 
 /// The text that `status` prints.
@@ -44,18 +45,8 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         size(savings.wan_bytes),
         number(savings.ratio)
     )?;
-    let CodecBytes {
-        copied,
-        compressed,
-        raw,
-    } = status.codec;
-    writeln!(
-        text,
-        "sent: {} copied, {} compressed, {} raw",
-        size(copied),
-        size(compressed),
-        size(raw)
-    )?;
+    travelled(text, "sent", status.codec)?;
+    travelled(text, "received", status.codec_received)?;
     history_lines(text, &status.history)?;
     for job in &status.jobs {
         write!(
@@ -72,6 +63,21 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         writeln!(text)?;
     }
     Ok(())
+}
+
+fn travelled(text: &mut String, which: &str, bytes: CodecBytes) -> std::fmt::Result {
+    let CodecBytes {
+        copied,
+        compressed,
+        raw,
+    } = bytes;
+    writeln!(
+        text,
+        "{which}: {} copied, {} compressed, {} raw",
+        size(copied),
+        size(compressed),
+        size(raw)
+    )
 }
 
 fn history_lines(text: &mut String, history: &HistoryStatus) -> std::fmt::Result {
@@ -116,6 +122,14 @@ fn history_lines(text: &mut String, history: &HistoryStatus) -> std::fmt::Result
 
 fn tunnel_line(text: &mut String, tunnel: &TunnelStatus) -> std::fmt::Result {
     write!(text, "tunnel {}: {}", tunnel.peer, tunnel.state)?;
+    if let (true, Some(since)) = (tunnel.state != "up", tunnel.since_unix_seconds) {
+        let seconds = (now_ms() / 1_000).saturating_sub(since);
+        let for_long = humantime::format_duration(Duration::from_secs(seconds));
+        write!(text, " for {for_long}")?;
+    }
+    if let Some(error) = &tunnel.error {
+        write!(text, ", {error}")?;
+    }
     for link in &tunnel.links {
         let rtt = link
             .rtt_ms
@@ -210,6 +224,10 @@ mod tests {
                 compressed: 2,
                 raw: 3,
             },
+            codec_received: CodecBytes {
+                copied: 4,
+                ..CodecBytes::default()
+            },
             history: HistoryStatus {
                 bytes: 1 << 20,
                 capacity_bytes: 1 << 30,
@@ -230,6 +248,7 @@ mod tests {
                 done_bytes: Some(1024),
                 damaged_pages: Some(1),
             }],
+            ..Status::default()
         };
         let expected = "\
 wanproxy-client branch-1 (version 0.1.0), up 1h 2m 5s
@@ -240,6 +259,7 @@ files    forward  127.0.0.1:8445  1     12     2.0 KiB  512 B  4.0
 
 savings: 2.0 KiB on the LAN, 1.0 KiB on the WAN, ratio 2.0
 sent: 1 B copied, 2 B compressed, 3 B raw
+received: 4 B copied, 0 B compressed, 0 B raw
 history: 1.0 MiB of 1.0 GiB on disk, index 4.0 KiB (still loading), hit rate 83 %
 history: the disk takes nothing at present, so nothing new is remembered; the log says why
 history: 2 pages could not be read and are forgotten

@@ -1,22 +1,25 @@
 //! The client edge's configuration.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::accept::AcceptConfig;
 use super::credentials::IdentityConfig;
 use super::document::{Document, Keys};
 use super::error::ConfigError;
 use super::listen::{self, ForwardFlag, ListenConfig};
+use super::paths::PathsConfig;
 use super::resources::{MemoryConfig, PoolsConfig};
 use super::sections::{
     AdminConfig, CodecConfig, HistoryConfig, LogConfig, SharedSections, Side, parent,
 };
-use super::target::Target;
 use super::units::duration_between;
+use super::unix::Bind;
 use super::{
-    DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_RESUME_WINDOW, MAX_DRAIN_TIMEOUT,
-    MAX_HEARTBEAT, MAX_RESUME_WINDOW, MIN_HEARTBEAT, read_file,
+    DEFAULT_CONNECT_WAIT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_RESUME_WINDOW,
+    MAX_CONNECT_WAIT, MAX_DRAIN_TIMEOUT, MAX_HEARTBEAT, MAX_RESUME_WINDOW, MIN_HEARTBEAT,
+    credential_files, read_file,
 };
 use crate::identity::{EdgeName, parse_client_name};
 
@@ -40,6 +43,8 @@ pub struct ClientConfig {
     pub memory: MemoryConfig,
     /// `[[listen]]` and the flags' services.
     pub listen: Vec<ListenConfig>,
+    /// `[[accept]]`: what reverse listeners of the server may reach here. Nothing that is not written.
+    pub accept: AcceptConfig,
     /// `[admin]`.
     pub admin: Option<AdminConfig>,
     /// `[log]`.
@@ -50,8 +55,8 @@ pub struct ClientConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientTunnelConfig {
-    /// Server addresses, tried in this order; never empty.
-    pub server: Vec<Target>,
+    /// The ways to the server.
+    pub paths: PathsConfig,
     /// A link on which nothing arrived for so long is asked for a sign of life.
     pub heartbeat: Duration,
     /// How long streams outlive the loss of the line; the other edge's counts too. Zero: not at all.
@@ -64,27 +69,24 @@ pub struct ClientTunnelConfig {
 
 const TOP: Keys = Keys {
     offered: &[
-        "name", "tunnel", "identity", "history", "codec", "pools", "memory", "listen", "admin",
-        "log",
+        "name", "tunnel", "identity", "history", "codec", "pools", "memory", "listen", "accept",
+        "admin", "log",
     ],
-    later: &["accept"],
+    later: &[],
 };
 const TUNNEL: Keys = Keys {
     offered: &[
         "server",
+        "order",
+        "links",
+        "path",
         "heartbeat",
         "resume_window",
         "connect_wait",
         "drain_timeout",
     ],
-    later: &["links", "path"],
+    later: &[],
 };
-
-/// Server addresses; each costs a dial timeout when it is dead.
-const MAX_SERVERS: usize = 16;
-/// Applications give up by then.
-const MAX_CONNECT_WAIT: Duration = Duration::from_secs(300);
-const DEFAULT_CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 impl ClientConfig {
     /// Reads a file. Paths in it are relative to its directory.
@@ -93,6 +95,14 @@ impl ClientConfig {
     /// Unreadable, larger than [`super::MAX_FILE_BYTES`], or anything that [`ClientConfig::parse`] refuses.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         Self::parse(&read_file(file)?, file)
+    }
+
+    /// The files that it names and that are read with it: credentials, passwords and the token.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let passwords = self.listen.iter().flat_map(|service| &service.users);
+        let mut files = credential_files(&self.identity, self.admin.as_ref());
+        files.extend(passwords.map(|(_, file)| file.clone()));
+        files
     }
 
     /// Reads a text as if it stood in `file`.
@@ -108,12 +118,8 @@ impl ClientConfig {
         let tunnel = top
             .section("tunnel", &TUNNEL)?
             .ok_or_else(|| top.missing("[tunnel]", advice))?;
-        let server = tunnel.list("server", MAX_SERVERS, str::parse)?;
-        if server.is_empty() {
-            return Err(tunnel.missing("server", advice));
-        }
         let tunnel = ClientTunnelConfig {
-            server,
+            paths: PathsConfig::read(&tunnel, name.as_ref(), advice)?,
             heartbeat: tunnel
                 .parse("heartbeat", |t| {
                     duration_between(t, MIN_HEARTBEAT, MAX_HEARTBEAT)
@@ -144,22 +150,24 @@ impl ClientConfig {
             codec: shared.codec,
             pools: shared.pools,
             memory: shared.memory,
-            listen: listen::read(&top, &parent(file))?,
+            listen: listen::read(&top, &parent(file), Side::Client)?,
+            accept: AcceptConfig::read(&top)?,
             admin: shared.admin,
             log: shared.log,
         })
     }
 
-    /// Adds the services of `--forward`, `--socks5` and `--http`, named `forward-1`, `socks5-1` and so on.
+    /// Adds the services of `--forward`, `--socks5`, `--http` and `--transparent`, named `forward-1`, `socks5-1` and so on.
     ///
     /// # Errors
     /// A name or an address is taken by a service of the file.
     pub fn add_flags(
         &mut self,
         forward: &[ForwardFlag],
-        socks5: &[SocketAddr],
-        http: &[SocketAddr],
+        socks5: &[Bind],
+        http: &[Bind],
+        transparent: &[SocketAddr],
     ) -> Result<(), ConfigError> {
-        listen::add_flags(&mut self.listen, forward, socks5, http)
+        listen::add_flags(&mut self.listen, forward, socks5, http, transparent)
     }
 }

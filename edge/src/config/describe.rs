@@ -10,23 +10,42 @@ use super::sections::{
     AdminConfig, CodecConfig, DEFAULT_HISTORY_BYTES, HistoryConfig, Level, LogConfig, LogFormat,
 };
 use super::server::{ClientPolicyConfig, ServerConfig};
-use super::units::Size;
+use super::units::{Rate, Size};
+use super::unix::Bind;
 
 impl ClientConfig {
     /// What a client edge with this configuration would do, a sentence a line.
     pub fn describe(&self) -> Vec<String> {
-        let servers: Vec<String> = self.tunnel.server.iter().map(ToString::to_string).collect();
+        let paths = &self.tunnel.paths;
+        let mut sites: Vec<Vec<String>> = Vec::new();
+        for route in paths.routes() {
+            match sites.get_mut(route.site) {
+                Some(ways) => ways.push(route.to_string()),
+                None => sites.push(vec![route.to_string()]),
+            }
+        }
+        let servers: Vec<String> = sites.iter().map(|ways| ways.join(" and ")).collect();
+        let links = match (paths.links, paths.paths.len()) {
+            (1, 0..=1) => String::new(),
+            (links, paths) => format!(" with {} links", links * paths.max(1)),
+        };
         let mut lines = vec![format!(
-            "It would keep a tunnel to {}, ask for a sign of life after {} of silence, keep streams for {} when the line is lost, and let new connections wait {} for a tunnel.",
+            "It would keep a tunnel to {}{links}, ask for a sign of life after {} of silence, keep streams for {} when the line is lost, and let new connections wait {} for a tunnel.",
             servers.join(", else "),
             format_duration(self.tunnel.heartbeat),
             format_duration(self.tunnel.resume_window),
             format_duration(self.tunnel.connect_wait)
         )];
         if self.listen.is_empty() {
-            lines.push("It would listen for no application yet: add a [[listen]], or use --forward, --socks5 or --http.".to_owned());
+            lines.push("It would listen for no application yet: add a [[listen]], or use --forward, --socks5, --http or --transparent.".to_owned());
         }
         lines.extend(self.listen.iter().map(service));
+        if !self.accept.allow.is_empty() {
+            lines.push(format!(
+                "Reverse listeners of the server could reach {}.",
+                reach(&self.accept.allow, &self.accept.deny)
+            ));
+        }
         lines.extend(shared(
             &self.history,
             &self.codec,
@@ -57,6 +76,13 @@ impl ServerConfig {
             );
         }
         lines.extend(self.client.iter().map(policy));
+        lines.extend(self.listen.iter().map(service));
+        if !self.listen.is_empty() {
+            lines.push(format!(
+                "New connections to these would wait {} for their client's tunnel.",
+                format_duration(self.tunnel.connect_wait)
+            ));
+        }
         lines.extend(shared(
             &self.history,
             &self.codec,
@@ -74,9 +100,21 @@ impl ServerConfig {
 
 fn service(listen: &ListenConfig) -> String {
     let purpose = match &listen.kind {
-        ListenKind::Forward(target) => format!("forward connections to {target}"),
+        ListenKind::Forward(target) => match &listen.client {
+            None => format!("forward connections to {target}"),
+            Some(client) => format!("forward connections to {target} behind {client}"),
+        },
         ListenKind::Socks5 => "serve SOCKS5".to_owned(),
         ListenKind::Http => "be an HTTP proxy".to_owned(),
+        ListenKind::Transparent(config) => format!(
+            "carry connections that a packet filter sends here (method {}{})",
+            config.method.as_str(),
+            if config.preserve_source {
+                ", from the application's address on"
+            } else {
+                ""
+            }
+        ),
     };
     let users = match listen.users.len() {
         0 => String::new(),
@@ -88,18 +126,31 @@ fn service(listen: &ListenConfig) -> String {
         Dedup::Isolated => "a history of its own",
         Dedup::Off => "no history",
     };
-    let reach = if listen.bind.ip().to_canonical().is_loopback() {
+    let reach = if listen.bind.is_local() {
         ""
     } else {
         ", where other machines reach it"
     };
+    let proxy = match (listen.proxy.accept, listen.proxy.send) {
+        (false, None) => "",
+        (true, None) => ", which must begin with a PROXY protocol header",
+        (false, Some(_)) => ", and tell the target by the PROXY protocol who has connected",
+        (true, Some(_)) => {
+            ", which must begin with a PROXY protocol header that the target gets too"
+        }
+    };
+    let rate = rate(listen.rate);
     format!(
-        "Service {} would {purpose} from {}{reach}{users}, with {history} and weight {}.",
+        "Service {} would {purpose} from {}{reach}{users}{proxy}, with {history} and weight {}{rate}.",
         listen.name, listen.bind, listen.weight
     )
 }
 
-fn policy(client: &ClientPolicyConfig) -> String {
+fn rate(rate: Option<Rate>) -> String {
+    rate.map_or_else(String::new, |rate| format!(", at most {rate} each way"))
+}
+
+fn reach(allow: &[Rule], deny: &[Rule]) -> String {
     let rules = |rules: &[Rule]| {
         rules
             .iter()
@@ -107,16 +158,26 @@ fn policy(client: &ClientPolicyConfig) -> String {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let reach = match (client.allow.is_empty(), client.deny.is_empty()) {
+    match (allow.is_empty(), deny.is_empty()) {
         (true, _) => "nothing".to_owned(),
-        (false, true) => rules(&client.allow),
-        (false, false) => format!("{} except {}", rules(&client.allow), rules(&client.deny)),
+        (false, true) => rules(allow),
+        (false, false) => format!("{} except {}", rules(allow), rules(deny)),
+    }
+}
+
+fn policy(client: &ClientPolicyConfig) -> String {
+    let reach = reach(&client.allow, &client.deny);
+    let networks: Vec<String> = client.source.iter().map(ToString::to_string).collect();
+    let source = match networks.is_empty() {
+        true => String::new(),
+        false => format!(" from addresses of their own in {}", networks.join(", ")),
     };
+    let rate = rate(client.rate);
     let history = client
         .history
         .map_or_else(String::new, |size| format!(", and {size} of history each"));
     format!(
-        "Clients named {} could reach {reach}, with at most {} streams at a time and {} new ones a second{history}.",
+        "Clients named {} could reach {reach}{source}, with at most {} streams at a time and {} new ones a second{rate}{history}.",
         client.name, client.max_streams, client.new_streams_per_second
     )
 }
@@ -159,6 +220,13 @@ fn shared(
     ]
 }
 
+fn endpoint(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => format!("http://{address}/"),
+        Bind::Unix(_) => bind.to_string(),
+    }
+}
+
 fn outside(admin: Option<&AdminConfig>, log: &LogConfig) -> [String; 2] {
     let admin = match admin {
         None => "It would have no admin endpoint; `status` and metrics need an [admin] section."
@@ -166,13 +234,14 @@ fn outside(admin: Option<&AdminConfig>, log: &LogConfig) -> [String; 2] {
         Some(AdminConfig {
             bind,
             token_file: None,
-        }) => format!("Its admin endpoint would be at http://{bind}/."),
+        }) => format!("Its admin endpoint would be at {}.", endpoint(bind)),
         Some(AdminConfig {
             bind,
             token_file: Some(file),
         }) => {
             format!(
-                "Its admin endpoint would be at http://{bind}/ and ask for the token in {}.",
+                "Its admin endpoint would be at {} and ask for the token in {}.",
+                endpoint(bind),
                 file.display()
             )
         }

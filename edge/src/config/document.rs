@@ -108,6 +108,11 @@ impl<'a> Section<'a> {
         Ok(section)
     }
 
+    /// Is the key there?
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// A string, read by `parse`.
     pub(crate) fn parse<T>(
         &self,
@@ -135,6 +140,17 @@ impl<'a> Section<'a> {
     ) -> Result<T, ConfigError> {
         self.parse(key, parse)?
             .ok_or_else(|| self.missing(key, advice))
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn boolean(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+        let Some(value) = self.table.get(key) else {
+            return Ok(None);
+        };
+        match value.get_ref().as_bool() {
+            Some(boolean) => Ok(Some(boolean)),
+            None => Err(self.wrong_type(key, value, "true or false")),
+        }
     }
 
     /// A whole number within bounds.

@@ -1,6 +1,6 @@
 //! `[[listen]]`: the services of an edge.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,12 @@ use std::str::FromStr;
 
 use super::document::{Keys, Section};
 use super::error::{ConfigError, Place, ValueError};
-use super::sections::file_path;
-use super::target::{Target, parse_bind};
+use super::proxy::ProxyConfig;
+use super::sections::{Side, file_path};
+use super::transparent::{self, TransparentConfig};
+use super::units::Rate;
+use super::unix::{Bind, ForwardTarget};
+use crate::identity::{EdgeName, parse_client_name};
 
 /// One service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +23,18 @@ pub struct ListenConfig {
     pub name: String,
     /// What it speaks with applications.
     pub kind: ListenKind,
-    /// Where it listens; port 0 lets the system choose.
-    pub bind: SocketAddr,
+    /// On a server: the client behind which the target is.
+    pub client: Option<EdgeName>,
+    /// Where it listens.
+    pub bind: Bind,
     /// Which history its bytes go to.
     pub dedup: Dedup,
     /// Its share of a full line, against other services: 1 to 1000.
     pub weight: NonZeroU16,
+    /// What its applications may send and receive, together, each direction on its own.
+    pub rate: Option<Rate>,
+    /// What it does with the PROXY protocol.
+    pub proxy: ProxyConfig,
     /// Who may use it, if not everybody who reaches it: names, and the files that hold their passwords. SOCKS5 and HTTP only.
     pub users: Vec<(String, PathBuf)>,
 }
@@ -33,11 +43,13 @@ pub struct ListenConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenKind {
     /// Every connection goes to one target.
-    Forward(Target),
+    Forward(ForwardTarget),
     /// The application names the target by SOCKS5 or SOCKS4a.
     Socks5,
     /// The application names the target by HTTP: CONNECT, or a request for a whole URL.
     Http,
+    /// The application knows nothing; a packet filter sends its connections here.
+    Transparent(TransparentConfig),
 }
 
 impl ListenKind {
@@ -47,6 +59,7 @@ impl ListenKind {
             Self::Forward(_) => "forward",
             Self::Socks5 => "socks5",
             Self::Http => "http",
+            Self::Transparent(_) => "transparent",
         }
     }
 }
@@ -77,9 +90,9 @@ impl Dedup {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardFlag {
     /// Where to listen.
-    pub bind: SocketAddr,
+    pub bind: Bind,
     /// Where to connect to.
-    pub target: Target,
+    pub target: ForwardTarget,
 }
 
 impl FromStr for ForwardFlag {
@@ -92,21 +105,45 @@ impl FromStr for ForwardFlag {
             ))
         })?;
         Ok(Self {
-            bind: parse_bind(bind)?,
+            bind: bind.parse()?,
             target: target.parse()?,
         })
     }
 }
 
 const LISTEN: Keys = Keys {
-    offered: &["name", "kind", "bind", "target", "dedup", "weight", "users"],
-    later: &[
+    offered: &[
+        "name",
+        "kind",
+        "bind",
+        "target",
+        "dedup",
+        "weight",
         "rate",
+        "users",
         "method",
         "preserve_source",
         "proxy_accept",
         "proxy_send",
     ],
+    later: &[],
+};
+
+/// What a server's listener knows.
+const LISTEN_REVERSE: Keys = Keys {
+    offered: &[
+        "name",
+        "kind",
+        "client",
+        "bind",
+        "target",
+        "dedup",
+        "weight",
+        "rate",
+        "proxy_accept",
+        "proxy_send",
+    ],
+    later: &[],
 };
 
 /// Services of one edge; each has a task and a row in every report.
@@ -114,7 +151,7 @@ const MAX_SERVICES: usize = 1_024;
 /// Isolated services, which have a domain each; a client has 16 domains, one of which is the shared one (DESIGN, section 3).
 const MAX_ISOLATED_SERVICES: usize = 15;
 /// The greatest share of one service against another.
-const MAX_WEIGHT: u64 = 1_000;
+const MAX_WEIGHT: u64 = codec::frame::WEIGHT_MAX as u64;
 /// The longest name of a service, which travels in each Open.
 const MAX_SERVICE_NAME_BYTES: usize = 63;
 
@@ -123,10 +160,21 @@ const MAX_USERS: usize = 256;
 /// The longest user name: what SOCKS5 can say (RFC 1929).
 const MAX_USER_BYTES: usize = 255;
 
-pub(crate) fn read(top: &Section<'_>, directory: &Path) -> Result<Vec<ListenConfig>, ConfigError> {
+pub(crate) fn read(
+    top: &Section<'_>,
+    directory: &Path,
+    side: Side,
+) -> Result<Vec<ListenConfig>, ConfigError> {
+    let keys = match side {
+        Side::Client => &LISTEN,
+        Side::Server => &LISTEN_REVERSE,
+    };
     let mut services: Vec<ListenConfig> = Vec::new();
-    for section in top.sections("listen", MAX_SERVICES, &LISTEN)? {
-        let service = one(&section, directory)?;
+    for section in top.sections("listen", MAX_SERVICES, keys)? {
+        let mut service = one(&section, directory)?;
+        if side == Side::Server {
+            service.client = Some(client_of(&section, &service.kind)?);
+        }
         if let Some((key, message)) = clash(&services, &service) {
             return Err(section.conflict(key, message));
         }
@@ -139,25 +187,34 @@ pub(crate) fn read(top: &Section<'_>, directory: &Path) -> Result<Vec<ListenConf
 pub(crate) fn add_flags(
     services: &mut Vec<ListenConfig>,
     forward: &[ForwardFlag],
-    socks5: &[SocketAddr],
-    http: &[SocketAddr],
+    socks5: &[Bind],
+    http: &[Bind],
+    transparent: &[SocketAddr],
 ) -> Result<(), ConfigError> {
     let forwards = forward
         .iter()
-        .map(|flag| (flag.bind, ListenKind::Forward(flag.target.clone())));
-    let socks = socks5.iter().map(|bind| (*bind, ListenKind::Socks5));
-    let https = http.iter().map(|bind| (*bind, ListenKind::Http));
+        .map(|flag| (flag.bind.clone(), ListenKind::Forward(flag.target.clone())));
+    let socks = socks5.iter().map(|bind| (bind.clone(), ListenKind::Socks5));
+    let https = http.iter().map(|bind| (bind.clone(), ListenKind::Http));
+    let transparents = transparent.iter().map(|bind| {
+        let config = TransparentConfig::default();
+        (Bind::Tcp(*bind), ListenKind::Transparent(config))
+    });
+    let all = forwards.chain(socks).chain(https).chain(transparents);
     let mut numbers: HashMap<&'static str, usize> = HashMap::new();
-    for (bind, kind) in forwards.chain(socks).chain(https) {
+    for (bind, kind) in all {
         let word = kind.as_str();
         let number = numbers.entry(word).or_default();
         *number += 1;
         let service = ListenConfig {
             name: format!("{word}-{number}"),
             kind,
+            client: None,
             bind,
             dedup: Dedup::Shared,
             weight: NonZeroU16::MIN,
+            rate: None,
+            proxy: ProxyConfig::default(),
             users: Vec::new(),
         };
         if let Some((key, message)) = clash(services, &service) {
@@ -179,17 +236,23 @@ fn one(section: &Section<'_>, directory: &Path) -> Result<ListenConfig, ConfigEr
     let name = section.require("name", "write name = \"files\"", service_name)?;
     let kind = section.require(
         "kind",
-        "write kind = \"forward\", \"socks5\" or \"http\"",
+        "write kind = \"forward\", \"socks5\", \"http\" or \"transparent\"",
         |text| match text {
-            "forward" | "socks5" | "http" => Ok(text.to_owned()),
-            "transparent" => Err(ValueError::NotSupported(format!("\"{text}\""))),
+            "forward" | "socks5" | "http" | "transparent" => Ok(text.to_owned()),
             _ => Err(ValueError::wrong(format!(
-                "\"{text}\" is not a kind; write \"forward\", \"socks5\" or \"http\""
+                "\"{text}\" is not a kind; write \"forward\", \"socks5\", \"http\" or \"transparent\""
             ))),
         },
     )?;
-    let bind = section.require("bind", "write bind = \"127.0.0.1:8445\"", parse_bind)?;
-    let target = section.parse("target", str::parse::<Target>)?;
+    let bind = section.require(
+        "bind",
+        "write bind = \"127.0.0.1:8445\"",
+        str::parse::<Bind>,
+    )?;
+    let target = section.parse("target", str::parse::<ForwardTarget>)?;
+    if kind != "transparent" {
+        transparent::refuse(section, &kind)?;
+    }
     let kind = match (kind.as_str(), target) {
         ("forward", Some(target)) => ListenKind::Forward(target),
         ("forward", None) => {
@@ -204,6 +267,13 @@ fn one(section: &Section<'_>, directory: &Path) -> Result<ListenConfig, ConfigEr
             ));
         }
         ("http", None) => ListenKind::Http,
+        ("transparent", None) if bind.tcp().is_none() => {
+            return Err(section.conflict(
+                "bind",
+                "a packet filter sends connections to an address and no Unix socket; write it like \"[::]:7080\"",
+            ));
+        }
+        ("transparent", None) => ListenKind::Transparent(transparent::read(section)?),
         (_, None) => ListenKind::Socks5,
     };
     let users = section.named("users", MAX_USERS, |name, text| {
@@ -214,10 +284,10 @@ fn one(section: &Section<'_>, directory: &Path) -> Result<ListenConfig, ConfigEr
         }
         file_path(directory, text)
     })?;
-    if !users.is_empty() && matches!(kind, ListenKind::Forward(_)) {
+    if !users.is_empty() && matches!(kind, ListenKind::Forward(_) | ListenKind::Transparent(_)) {
         return Err(section.conflict(
             "users",
-            "a forward service asks nobody for a password; remove this line, or use kind socks5 or http",
+            format!("a {} service asks nobody for a password; remove this line, or use kind socks5 or http", kind.as_str()),
         ));
     }
     let dedup = section.parse("dedup", |text| {
@@ -234,14 +304,33 @@ fn one(section: &Section<'_>, directory: &Path) -> Result<ListenConfig, ConfigEr
         .integer("weight", 1..=MAX_WEIGHT)?
         .and_then(|weight| u16::try_from(weight).ok())
         .and_then(NonZeroU16::new);
+    let proxy = ProxyConfig::read(section, kind.as_str())?;
     Ok(ListenConfig {
         name,
         kind,
+        client: None,
         bind,
         dedup: dedup.unwrap_or(Dedup::Shared),
         weight: weight.unwrap_or(NonZeroU16::MIN),
+        rate: section.parse("rate", str::parse)?,
+        proxy,
         users,
     })
+}
+
+/// A server's listener leads to one target behind one client.
+fn client_of(section: &Section<'_>, kind: &ListenKind) -> Result<EdgeName, ConfigError> {
+    if !matches!(kind, ListenKind::Forward(_)) {
+        return Err(section.conflict(
+            "kind",
+            "a listener of a server leads to one target behind a client; write kind = \"forward\"",
+        ));
+    }
+    section.require(
+        "client",
+        "write client = \"branch-1\", the name of the client behind which the target is",
+        parse_client_name,
+    )
 }
 
 /// The key and the message of the first clash of a service with those before it.
@@ -255,16 +344,12 @@ fn clash(services: &[ListenConfig], new: &ListenConfig) -> Option<(&'static str,
             ),
         ));
     }
-    let taken: HashSet<SocketAddr> = services
-        .iter()
-        .map(|service| service.bind)
-        .filter(|bind| bind.port() != 0)
-        .collect();
-    if taken.contains(&new.bind) {
+    let mut taken = services.iter().map(|service| &service.bind);
+    if taken.any(|bind| bind.is_fixed() && *bind == new.bind) {
         return Some((
             "bind",
             format!(
-                "{} is taken by another service; choose another port",
+                "{} is taken by another service; choose another one",
                 new.bind
             ),
         ));

@@ -1,6 +1,7 @@
 //! What the rules of a `[[client]]` are made of: destinations and ports.
 //!
-//! A rule is written `DESTINATION:PORTS`: `10.0.0.0/8:*`, `[2001:db8::/32]:443`, `git.example.com:22,443`, `*.example.com:8000-8100`.
+//! A rule is written `DESTINATION:PORTS`: `10.0.0.0/8:*`, `[2001:db8::/32]:443`, `git.example.com:22,443`, `*.example.com:8000-8100`; or `unix:/run/app.sock`,
+//! which has no ports.
 //! These types only say what a rule means; who applies them, in what order, is the server's policy engine.
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use super::error::ValueError;
 use super::network::Network;
 use super::target::parse_host_name;
+use super::unix::unix_path;
 
 /// One entry of `allow` or `deny`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub enum Destination {
     Network(Network),
     /// A host name, or all names below one.
     Host(HostPattern),
+    /// A Unix socket, by exactly this path.
+    Unix(String),
 }
 
 /// A host name in lower case without its final dot, or a wildcard.
@@ -39,7 +43,7 @@ pub enum HostPattern {
     Below(String),
 }
 
-/// A set of TCP ports, never empty.
+/// A set of TCP ports; empty only for a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
     // Sorted as they were written; a rule has few of them, so a search is a walk.
@@ -54,16 +58,21 @@ impl Rule {
     pub fn matches_address(&self, address: IpAddr, port: u16) -> bool {
         match &self.destination {
             Destination::Network(network) => network.contains(address) && self.ports.contains(port),
-            Destination::Host(_) => false,
+            Destination::Host(_) | Destination::Unix(_) => false,
         }
     }
 
     /// Does this rule name that host and port? Case and a final dot do not matter.
     pub fn matches_name(&self, name: &str, port: u16) -> bool {
         match &self.destination {
-            Destination::Network(_) => false,
+            Destination::Network(_) | Destination::Unix(_) => false,
             Destination::Host(pattern) => pattern.matches(name) && self.ports.contains(port),
         }
+    }
+
+    /// Does this rule name the Unix socket of that path?
+    pub fn matches_unix(&self, path: &str) -> bool {
+        matches!(&self.destination, Destination::Unix(named) if named == path)
     }
 }
 
@@ -71,6 +80,13 @@ impl FromStr for Rule {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
+        if let Some(path) = unix_path(text) {
+            let ports = Ports { ranges: Vec::new() };
+            return Ok(Self {
+                destination: Destination::Unix(path?),
+                ports,
+            });
+        }
         let (destination, ports) = if let Some(rest) = text.strip_prefix('[') {
             let (network, ports) = rest.split_once(']').ok_or_else(|| {
                 ValueError::wrong(format!(
@@ -90,6 +106,12 @@ impl FromStr for Rule {
             if destination.contains(':') {
                 return Err(ValueError::wrong(format!(
                     "\"{text}\": write an IPv6 network in brackets, like \"[2001:db8::/32]:443\""
+                )));
+            }
+            if destination == "*" {
+                // It would read as "everything", and never be that: special addresses need rules of their own.
+                return Err(ValueError::wrong(format!(
+                    "\"{text}\" names no destination; for every ordinary address write \"0.0.0.0/0:{ports}\" and \"[::/0]:{ports}\""
                 )));
             }
             (destination.parse()?, ports)
@@ -115,6 +137,7 @@ impl fmt::Display for Rule {
             }
             Destination::Network(network) => write!(formatter, "{network}:{}", self.ports),
             Destination::Host(pattern) => write!(formatter, "{pattern}:{}", self.ports),
+            Destination::Unix(path) => write!(formatter, "unix:{path}"),
         }
     }
 }
@@ -123,11 +146,6 @@ impl FromStr for Destination {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == "*" {
-            return Err(ValueError::wrong(
-                "\"*\" is no destination; for every address write \"0.0.0.0/0:*\" and \"[::/0]:*\"",
-            ));
-        }
         if text.contains('/') || text.parse::<IpAddr>().is_ok() {
             return text.parse().map(Self::Network);
         }
@@ -254,6 +272,8 @@ mod tests {
             "git.example.com:22,443",
             "*.example.com:8000-8100,9000",
             "localhost:80",
+            "unix:/run/app.sock",
+            "unix:/a:80",
         ] {
             assert_eq!(rule(text).to_string(), text);
         }
@@ -270,7 +290,8 @@ mod tests {
             ("[2001:db8::/32:443", "closing bracket"),
             ("[10.0.0.0/8]:443", "brackets are for IPv6"),
             ("[::1]", "names no ports"),
-            ("*:443", "[::/0]:*"),
+            ("*:443", "\"0.0.0.0/0:443\" and \"[::/0]:443\""),
+            ("*:*", "[::/0]:*"),
             ("a*.example.com:443", "wildcard stands alone"),
             ("999.1.1.1:22", "not a host name"),
             ("exa mple:22", "not a host name"),
@@ -280,6 +301,8 @@ mod tests {
             ("host:9-8", "not ports"),
             ("host:1,,2", "not ports"),
             ("", "names no ports"),
+            ("unix:*", "is not unix:/PATH"),
+            ("unix:/run/../app", "without . or .."),
         ] {
             let message = text.parse::<Rule>().unwrap_err().to_string();
             assert!(message.contains(part), "{text}: {message}");
@@ -311,6 +334,17 @@ mod tests {
         ] {
             assert!(!below.matches_name(name, 22), "{name}");
         }
+    }
+
+    #[test]
+    fn a_unix_socket_is_named_by_exactly_its_path() {
+        let socket = rule("unix:/run/app.sock");
+        assert!(socket.matches_unix("/run/app.sock"));
+        for path in ["/run/app.soc", "/run/app.sock2", "/run", "/RUN/app.sock"] {
+            assert!(!socket.matches_unix(path), "{path}");
+        }
+        assert!(!socket.matches_name("unix", 1) && !rule("unix:/*").matches_unix("/a"));
+        assert!(!rule("0.0.0.0/0:*").matches_unix("/run/app.sock"));
     }
 
     proptest! {

@@ -1,7 +1,6 @@
 //! The sections that both programs have; here those that are too small for a file of their own: history, codec, admin, log.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -9,9 +8,9 @@ use super::credentials::{self, IdentityConfig};
 use super::document::{Keys, Section};
 use super::error::{ConfigError, ValueError};
 use super::resources::{self, MemoryConfig, PoolsConfig};
-use super::target::parse_bind;
 use super::units::Size;
-use crate::identity::{IdentityError, read_private};
+use super::unix::Bind;
+use crate::identity::{IdentityError, credentials_directory, read_private};
 
 /// `[history]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +88,7 @@ impl fmt::Display for Level {
 #[non_exhaustive]
 pub struct AdminConfig {
     /// Where it listens.
-    pub bind: SocketAddr,
+    pub bind: Bind,
     /// A file whose content every request must present; always there when `bind` is not loopback.
     pub token_file: Option<PathBuf>,
 }
@@ -238,9 +237,13 @@ fn admin(top: &Section<'_>, directory: &Path) -> Result<Option<AdminConfig>, Con
     let Some(section) = top.section("admin", &ADMIN)? else {
         return Ok(None);
     };
-    let bind = section.require("bind", "write bind = \"127.0.0.1:9900\"", parse_bind)?;
+    let bind = section.require(
+        "bind",
+        "write bind = \"127.0.0.1:9900\"",
+        str::parse::<Bind>,
+    )?;
     let token_file = section.parse("token_file", |text| file_path(directory, text))?;
-    if !bind.ip().to_canonical().is_loopback() && token_file.is_none() {
+    if !bind.is_local() && token_file.is_none() {
         return Err(section.conflict("bind", format!("{bind} can be reached from elsewhere; add token_file = \"admin.token\", or bind to 127.0.0.1")));
     }
     Ok(Some(AdminConfig { bind, token_file }))
@@ -271,15 +274,36 @@ fn log(top: &Section<'_>) -> Result<LogConfig, ConfigError> {
     })
 }
 
-/// A path of the configuration, relative to the directory that its file stands in.
+/// A path of the configuration, relative to the directory that its file stands in, or to that of the service manager's credentials.
 pub(crate) fn file_path(directory: &Path, text: &str) -> Result<PathBuf, ValueError> {
+    resolve_path(directory, credentials_directory().as_deref(), text)
+}
+
+fn resolve_path(
+    directory: &Path,
+    credentials: Option<&Path>,
+    text: &str,
+) -> Result<PathBuf, ValueError> {
     if text.is_empty() || text.contains('\0') {
         return Err(ValueError::wrong(format!(
             "\"{}\" is not a file",
             text.escape_default()
         )));
     }
-    Ok(directory.join(text))
+    let Some(name) = text.strip_prefix("$CREDENTIALS_DIRECTORY/") else {
+        return Ok(directory.join(text));
+    };
+    let is_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
+    match credentials {
+        _ if !is_name => Err(ValueError::wrong(format!(
+            "\"{}\" names no credential; write $CREDENTIALS_DIRECTORY and one name, as LoadCredential= has it",
+            text.escape_default()
+        ))),
+        Some(credentials) => Ok(credentials.join(name)),
+        None => Err(ValueError::wrong(format!(
+            "\"{text}\" needs the variable CREDENTIALS_DIRECTORY, which a service manager sets; elsewhere set it to the directory that holds {name}"
+        ))),
+    }
 }
 
 /// The directory that a file stands in; `.` for a bare name.
@@ -319,6 +343,33 @@ mod tests {
                     .contains("holds no token"),
                 "{content}"
             );
+        }
+    }
+
+    #[test]
+    fn credentials_of_the_service_manager_are_named_by_their_directory() {
+        let resolve = |credentials: Option<&str>, text: &str| {
+            resolve_path(Path::new("/etc/x"), credentials.map(Path::new), text)
+                .map_err(|error| error.to_string())
+        };
+        let key = "$CREDENTIALS_DIRECTORY/edge.key";
+        let there = Some("/run/credentials/x.service");
+        let found = resolve(there, key).unwrap();
+        assert_eq!(found, Path::new("/run/credentials/x.service/edge.key"));
+        assert_eq!(
+            resolve(there, "edge.key").unwrap(),
+            Path::new("/etc/x/edge.key")
+        );
+        assert_eq!(resolve(there, "/a/b").unwrap(), Path::new("/a/b"));
+        let message = resolve(None, key).unwrap_err();
+        assert!(
+            message.contains("the directory that holds edge.key"),
+            "{message}"
+        );
+        for wrong in ["", "..", ".", "../x", "a/b", "/x"] {
+            let text = format!("$CREDENTIALS_DIRECTORY/{wrong}");
+            let message = resolve(there, &text).unwrap_err();
+            assert!(message.contains("names no credential"), "{message}");
         }
     }
 

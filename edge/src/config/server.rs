@@ -2,24 +2,27 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::credentials::IdentityConfig;
 use super::document::{Document, Keys, Section};
 use super::error::ConfigError;
+use super::listen::{self, ListenConfig};
+use super::network::Network;
 use super::policy::Rule;
 use super::resources::{MemoryConfig, PoolsConfig};
 use super::sections::{
     AdminConfig, CodecConfig, HistoryConfig, LogConfig, SharedSections, Side, parent,
 };
 use super::target::parse_bind;
-use super::units::{Size, duration_between};
+use super::units::{Rate, Size, duration_between};
 use super::{
-    DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_RESUME_WINDOW, MAX_DRAIN_TIMEOUT,
-    MAX_HEARTBEAT, MAX_RESUME_WINDOW, MIN_HEARTBEAT, read_file,
+    DEFAULT_CONNECT_WAIT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_RESUME_WINDOW,
+    MAX_CONNECT_WAIT, MAX_DRAIN_TIMEOUT, MAX_HEARTBEAT, MAX_RESUME_WINDOW, MIN_HEARTBEAT,
+    credential_files, read_file,
 };
-use crate::identity::{EdgeName, NamePattern};
+use crate::identity::{EdgeName, NamePattern, revocations_file};
 
 /// All that a server edge is told. Built by [`ServerConfig::load`] or [`ServerConfig::parse`] only, so every value is in range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct ServerConfig {
     pub memory: MemoryConfig,
     /// `[[client]]`, in the order of the file: the first that matches a client's name counts.
     pub client: Vec<ClientPolicyConfig>,
+    /// `[[listen]]`: reverse services, each with the client behind which its target is.
+    pub listen: Vec<ListenConfig>,
     /// `[admin]`.
     pub admin: Option<AdminConfig>,
     /// `[log]`.
@@ -57,6 +62,8 @@ pub struct ServerTunnelConfig {
     pub heartbeat: Duration,
     /// How long streams outlive the loss of the line; the other edge's counts too. Zero: not at all.
     pub resume_window: Duration,
+    /// How long a new connection to a reverse listener waits for its client's tunnel before it is refused.
+    pub connect_wait: Duration,
     /// How long running streams may take to finish on SIGTERM.
     pub drain_timeout: Duration,
 }
@@ -71,47 +78,59 @@ pub struct ClientPolicyConfig {
     pub allow: Vec<Rule>,
     /// What they may not reach although it is allowed.
     pub deny: Vec<Rule>,
+    /// Networks whose addresses its connections may come from, where its listeners preserve the source.
+    pub source: Vec<Network>,
     /// Streams open at a time.
     pub max_streams: NonZeroU32,
     /// Streams opened in a second.
     pub new_streams_per_second: NonZeroU32,
+    /// What the streams of each of them may carry together, each direction on its own.
+    pub rate: Option<Rate>,
     /// Room that each of them has reserved in the histories; `None`: a part of what is left when it first comes.
     pub history: Option<Size>,
 }
 
 const TOP: Keys = Keys {
     offered: &[
-        "name", "tunnel", "identity", "history", "codec", "pools", "memory", "client", "admin",
-        "log",
+        "name", "tunnel", "identity", "history", "codec", "pools", "memory", "client", "listen",
+        "admin", "log",
     ],
-    later: &["listen"],
+    later: &[],
 };
 const TUNNEL: Keys = Keys {
-    offered: &["listen", "heartbeat", "resume_window", "drain_timeout"],
-    later: &["links", "connect_wait"],
+    offered: &[
+        "listen",
+        "heartbeat",
+        "resume_window",
+        "connect_wait",
+        "drain_timeout",
+    ],
+    later: &[],
 };
 const CLIENT: Keys = Keys {
     offered: &[
         "name",
         "allow",
         "deny",
+        "source",
         "max_streams",
         "new_streams_per_second",
+        "rate",
         "history",
     ],
-    later: &["source", "rate"],
+    later: &[],
 };
 
 /// `[[client]]` sections; the list is walked for each tunnel.
 const MAX_CLIENTS: usize = 4_096;
 /// Rules in one `allow` or `deny`; the list is walked for each stream.
-const MAX_RULES: usize = 4_096;
+pub(crate) const MAX_RULES: usize = 4_096;
 /// Streams per tunnel (DESIGN, section 6).
 const MAX_STREAMS: u64 = 65_536;
-const DEFAULT_MAX_STREAMS: u32 = 10_000;
+pub(crate) const DEFAULT_MAX_STREAMS: u32 = 10_000;
 /// More than a core can accept.
 const MAX_NEW_STREAMS_PER_SECOND: u64 = 1_000_000;
-const DEFAULT_NEW_STREAMS_PER_SECOND: u32 = 1_000;
+pub(crate) const DEFAULT_NEW_STREAMS_PER_SECOND: u32 = 1_000;
 
 impl ServerConfig {
     /// Reads a file. Paths in it are relative to its directory.
@@ -120,6 +139,13 @@ impl ServerConfig {
     /// Unreadable, larger than [`super::MAX_FILE_BYTES`], or anything that [`ServerConfig::parse`] refuses.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         Self::parse(&read_file(file)?, file)
+    }
+
+    /// The files that it names and that are read with it: credentials, revocations and the token.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = credential_files(&self.identity, self.admin.as_ref());
+        files.push(revocations_file(&self.identity.authority_directory()));
+        files
     }
 
     /// Reads a text as if it stood in `file`.
@@ -147,6 +173,11 @@ impl ServerConfig {
                     duration_between(t, Duration::ZERO, MAX_RESUME_WINDOW)
                 })?
                 .unwrap_or(DEFAULT_RESUME_WINDOW),
+            connect_wait: tunnel
+                .parse("connect_wait", |t| {
+                    duration_between(t, Duration::ZERO, MAX_CONNECT_WAIT)
+                })?
+                .unwrap_or(DEFAULT_CONNECT_WAIT),
             drain_timeout: tunnel
                 .parse("drain_timeout", |t| {
                     duration_between(t, Duration::ZERO, MAX_DRAIN_TIMEOUT)
@@ -163,6 +194,7 @@ impl ServerConfig {
             pools: shared.pools,
             memory: shared.memory,
             client: clients(&top)?,
+            listen: listen::read(&top, &parent(file), Side::Server)?,
             admin: shared.admin,
             log: shared.log,
         })
@@ -190,12 +222,14 @@ fn clients(top: &Section<'_>) -> Result<Vec<ClientPolicyConfig>, ConfigError> {
             name,
             allow: section.list("allow", MAX_RULES, str::parse)?,
             deny: section.list("deny", MAX_RULES, str::parse)?,
+            source: section.list("source", MAX_RULES, str::parse)?,
             max_streams: number("max_streams", MAX_STREAMS, DEFAULT_MAX_STREAMS)?,
             new_streams_per_second: number(
                 "new_streams_per_second",
                 MAX_NEW_STREAMS_PER_SECOND,
                 DEFAULT_NEW_STREAMS_PER_SECOND,
             )?,
+            rate: section.parse("rate", str::parse)?,
             history: section.parse("history", str::parse)?,
         });
     }

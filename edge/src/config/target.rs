@@ -28,6 +28,17 @@ impl Target {
         &self.host
     }
 
+    /// As it travels: names stay names, the other edge resolves them.
+    pub fn to_wire(&self) -> codec::frame::Target {
+        match &self.host {
+            Host::Ip(ip) => codec::frame::Target::Address(SocketAddr::new(*ip, self.port)),
+            Host::Name(host) => codec::frame::Target::Name {
+                host: host.clone(),
+                port: self.port,
+            },
+        }
+    }
+
     /// The port, 1 to 65535.
     pub fn port(&self) -> u16 {
         self.port
@@ -76,11 +87,8 @@ impl fmt::Display for Target {
 /// Reads an address to listen on: `127.0.0.1:8445`, `[::]:7443`, or a bare port, which means loopback.
 ///
 /// # Errors
-/// Not an address and port; sockets in the file system belong to a later version.
+/// Not an address and port.
 pub fn parse_bind(text: &str) -> Result<SocketAddr, ValueError> {
-    if text.starts_with("unix:") {
-        return Err(ValueError::NotSupported(format!("listening on \"{text}\"")));
-    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
@@ -149,6 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn names_stay_names_on_the_wire() {
+        let wire = |text: &str| text.parse::<Target>().unwrap().to_wire();
+        let name = codec::frame::Target::Name {
+            host: "git.example.com".to_owned(),
+            port: 22,
+        };
+        assert_eq!(wire("git.example.com:22"), name);
+        let address = "[::1]:22".parse().unwrap();
+        assert_eq!(wire("[::1]:22"), codec::frame::Target::Address(address));
+    }
+
+    #[test]
     fn what_is_no_target_is_refused() {
         for text in [
             "",
@@ -181,11 +201,15 @@ mod tests {
             parse_bind("[::]:7443").unwrap(),
             "[::]:7443".parse().unwrap()
         );
-        assert!(matches!(
-            parse_bind("unix:/run/x"),
-            Err(ValueError::NotSupported(_))
-        ));
-        for text in ["", ":", "eth0:80", "65536", "+1", "localhost:80"] {
+        for text in [
+            "",
+            "unix:/run/x",
+            ":",
+            "eth0:80",
+            "65536",
+            "+1",
+            "localhost:80",
+        ] {
             assert!(
                 matches!(parse_bind(text), Err(ValueError::Wrong(_))),
                 "{text}"

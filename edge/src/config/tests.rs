@@ -65,6 +65,7 @@ fn every_key_of_a_client_arrives() {
     assert_eq!(
         config
             .tunnel
+            .paths
             .server
             .iter()
             .map(ToString::to_string)
@@ -187,39 +188,156 @@ name = "*"
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_as_such() {
+fn services_listen_at_unix_sockets_and_lead_to_them() {
+    let tunnel = "[tunnel]\nserver = [\"hq:7443\"]\n";
+    let listen = |name: &str, rest: &str| format!("[[listen]]\nname = \"{name}\"\n{rest}\n");
+    let forward =
+        "kind = \"forward\"\nbind = \"unix:/run/in.sock\"\ntarget = \"unix:/run/out.sock\"";
+    let proxy = "kind = \"socks5\"\nbind = \"unix:/run/socks.sock\"";
+    let text = format!(
+        "{tunnel}{}{}[admin]\nbind = \"unix:/run/admin.sock\"\n[[accept]]\nallow = [\"unix:/run/back.sock\"]\n",
+        listen("a", forward),
+        listen("b", proxy)
+    );
+    let config = client(&text).unwrap();
+    assert_eq!(
+        config.listen[0].kind,
+        ListenKind::Forward("unix:/run/out.sock".parse().unwrap())
+    );
+    let lines = config.describe().join("\n");
+    for part in [
+        "forward connections to unix:/run/out.sock from unix:/run/in.sock, with",
+        "serve SOCKS5 from unix:/run/socks.sock, with",
+        "could reach unix:/run/back.sock.",
+        "Its admin endpoint would be at unix:/run/admin.sock.",
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}");
+    }
+    let transparent = "kind = \"transparent\"\nbind = \"unix:/run/t.sock\"";
+    for (text, part) in [
+        (
+            listen("a", transparent),
+            "a packet filter sends connections to an address",
+        ),
+        (
+            listen("a", &proxy.replace("/run", "run")),
+            "is not unix:/PATH",
+        ),
+        (
+            listen("a", proxy) + &listen("b", proxy),
+            "unix:/run/socks.sock is taken by another service",
+        ),
+        (
+            listen("a", &proxy.replace("run", &"r".repeat(100))),
+            "and the system takes 107",
+        ),
+    ] {
+        let message = client(&format!("{tunnel}{text}")).unwrap_err();
+        assert!(
+            message.contains(part) && !message.contains('\n'),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_reverse_listener_names_the_client_behind_which_its_target_is() {
+    let tunnel = "[tunnel]\nlisten = \"1\"\nconnect_wait = \"3s\"\n";
+    let listen = "[[listen]]\nname = \"a\"\nkind = \"forward\"\nbind = \"2\"\ntarget = \"b:1\"\n";
+    let config = server(&format!("{tunnel}{listen}client = \"branch-1\"")).unwrap();
+    let [service] = config.listen.as_slice() else {
+        panic!("one service")
+    };
+    assert_eq!(service.client.as_ref().unwrap().as_str(), "branch-1");
+    assert_eq!(config.tunnel.connect_wait, Duration::from_secs(3));
+    for (text, part) in [
+        (
+            listen.to_owned(),
+            "[[listen]] needs client; write client = \"branch-1\"",
+        ),
+        (
+            format!("{listen}client = \"branch-*\""),
+            "\"branch-*\" is not a name",
+        ),
+        (
+            format!("{listen}client = \"server\""),
+            "\"server\" is the server's own name",
+        ),
+        (
+            format!("{listen}users = {{ a = \"b\" }}"),
+            "unknown key \"users\" in [[listen]]",
+        ),
+        (
+            "[[listen]]\nname = \"a\"\nkind = \"socks5\"\nbind = \"2\"\nclient = \"a\"".to_owned(),
+            "write kind = \"forward\"",
+        ),
+    ] {
+        let message = server(&format!("{tunnel}{text}")).unwrap_err();
+        assert!(
+            message.contains(part) && !message.contains('\n'),
+            "{message}"
+        );
+    }
+    // A client's listener has its targets behind the server.
+    let message = client(&format!(
+        "[tunnel]\nserver = [\"hq:7443\"]\n{listen}client = \"branch-1\""
+    ))
+    .unwrap_err();
+    assert!(message.contains("unknown key \"client\""), "{message}");
+}
+
+#[test]
+fn rates_and_the_proxy_protocol_are_read_strictly() {
+    use crate::proxy_protocol::Version;
+
     let tunnel = "[tunnel]\nserver = [\"hq:7443\"]\n";
     let listen = "[[listen]]\nname = \"a\"\nkind = \"forward\"\nbind = \"1\"\ntarget = \"b:1\"\n";
-    for text in [
-        format!("{tunnel}links = \"auto\""),
-        format!("{tunnel}[[tunnel.path]]\nbind = \"192.0.2.1\""),
-        format!("{tunnel}[[accept]]\nallow = []"),
-        format!("{tunnel}{listen}rate = \"1Mbit/s\""),
-        format!("{tunnel}{listen}proxy_send = \"v1\""),
-        format!("{tunnel}[[listen]]\nname = \"a\"\nkind = \"transparent\"\nbind = \"1\""),
-        format!("{tunnel}[[listen]]\nname = \"a\"\nkind = \"socks5\"\nbind = \"unix:/run/a\""),
-    ] {
-        let message = client(&text).unwrap_err();
-        assert!(
-            message.ends_with("is not supported by this version") && !message.contains('\n'),
-            "{message}"
-        );
-    }
-    for key in ["source = []", "rate = \"1Mbit/s\""] {
-        let message = server(&format!(
-            "[tunnel]\nlisten = \"1\"\n[[client]]\nname = \"*\"\n{key}"
-        ))
-        .unwrap_err();
-        assert!(
-            message.ends_with("in [[client]] is not supported by this version"),
-            "{message}"
-        );
-    }
-    let message = server(&format!("[tunnel]\nlisten = \"1\"\n{listen}")).unwrap_err();
+    let read = |keys: &str| client(&format!("{tunnel}{listen}{keys}"));
+    let config = read("rate = \"2.5MB/s\"\nproxy_accept = true\nproxy_send = \"v2\"").unwrap();
+    let [service] = config.listen.as_slice() else {
+        panic!("one service")
+    };
+    assert_eq!(service.rate.unwrap().bits_per_second(), 20_000_000);
     assert_eq!(
-        message,
-        "server.toml:3: listen is not supported by this version"
+        (service.proxy.accept, service.proxy.send),
+        (true, Some(Version::V2))
     );
+    for (keys, part) in [
+        (
+            "rate = \"20Mbit\"",
+            "\"20Mbit\" is not a rate; write it like \"20Mbit/s\"",
+        ),
+        ("rate = \"20mbit/s\"", "is not a rate"),
+        ("rate = \"0Mbit/s\"", "a rate of 0 would stop everything"),
+        ("rate = 20", "expected a string"),
+        ("proxy_accept = \"yes\"", "expected true or false"),
+        ("proxy_send = \"v3\"", "write \"off\", \"v1\" or \"v2\""),
+    ] {
+        let message = read(keys).unwrap_err();
+        assert!(message.contains(part), "{message}");
+    }
+    let message = client(&format!(
+        "{tunnel}[[listen]]\nname = \"a\"\nkind = \"transparent\"\nbind = \"1\"\nproxy_accept = true"
+    ))
+    .unwrap_err();
+    assert!(message.contains("without a header"), "{message}");
+    let config =
+        server("[tunnel]\nlisten = \"1\"\n[[client]]\nname = \"*\"\nrate = \"100Mbit/s\"").unwrap();
+    let rate = config.client.first().unwrap().rate.unwrap();
+    assert_eq!(rate.bits_per_second(), 100_000_000);
+}
+
+#[test]
+fn what_a_client_accepts_is_one_set_of_rules() {
+    let text = "[tunnel]\nserver = [\"hq:7443\"]\n[[accept]]\nallow = [\"192.168.1.9:9100\"]\n[[accept]]\nallow = [\"10.0.0.0/8:*\"]\ndeny = [\"10.0.9.0/24:*\"]\n";
+    let config = client(text).unwrap();
+    assert_eq!(
+        (config.accept.allow.len(), config.accept.deny.len()),
+        (2, 1)
+    );
+    assert!(config.describe().contains(
+        &"Reverse listeners of the server could reach 192.168.1.9:9100, 10.0.0.0/8:* except 10.0.9.0/24:*.".to_owned()
+    ));
 }
 
 #[test]
@@ -345,8 +463,9 @@ fn flags_add_services_named_by_kind_and_number() {
     config
         .add_flags(
             &forward,
-            &[parse_bind("1080").unwrap()],
-            &[parse_bind("3128").unwrap()],
+            &["1080".parse().unwrap()],
+            &["unix:/run/http.sock".parse().unwrap()],
+            &[parse_bind("[::]:7080").unwrap()],
         )
         .unwrap();
     assert_eq!(
@@ -355,17 +474,23 @@ fn flags_add_services_named_by_kind_and_number() {
             .iter()
             .map(|service| service.name.as_str())
             .collect::<Vec<_>>(),
-        ["forward-1", "forward-2", "socks5-1", "http-1"]
+        [
+            "forward-1",
+            "forward-2",
+            "socks5-1",
+            "http-1",
+            "transparent-1"
+        ]
     );
     let message = config
-        .add_flags(&forward, &[], &[])
+        .add_flags(&forward, &[], &[], &[])
         .unwrap_err()
         .to_string();
     assert_eq!(
         message,
         "--forward: name: \"forward-1\" is taken by another service; choose another name"
     );
-    for text in ["", "a:1", "x=a:1", "0=a", "0=unix:/a"] {
+    for text in ["", "a:1", "x=a:1", "0=a", "0=unix:a"] {
         assert!(text.parse::<ForwardFlag>().is_err(), "{text}");
     }
 }

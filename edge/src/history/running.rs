@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::text::{self, Progress, Verified};
+use super::text::{self, Progress, Verdict, Verified};
 use super::{HistoryCommand, HistoryOptions, json, print};
 use crate::admin::{ClearPage, Endpoint, HistoryPage, JobStatus, Status, VerifyStarted};
 use crate::cli::Failure;
@@ -48,8 +48,10 @@ fn verify(options: &HistoryOptions, endpoint: &Endpoint) -> Result<(), Failure> 
         match job.state.as_str() {
             "finished" => {
                 progress.end();
-                print(options, || text::verified(&verified), &json(&verified)?)?;
-                return text::judge_verified(&verified);
+                // An edge that runs has set aside what it did not understand.
+                let verdict = Verdict::from(verified);
+                print(options, || text::verdict(&verdict), &json(&verdict)?)?;
+                return text::judge(&verdict);
             }
             "stopped" => {
                 progress.end();

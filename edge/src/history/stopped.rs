@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use tunnel::histories::{Histories, HistoriesConfig, Home, Lean, OpenDirectory, OpenError};
 
-use super::text::{self, Progress, Verified};
+use super::text::{self, Progress, Verdict, Verified};
 use super::{HistoryCommand, json, print};
 use crate::admin::{ClearPage, HistoryPage};
 use crate::cli::Failure;
 
 /// Nothing is looked up here, and each page is read once.
 const CACHE_BYTES: u64 = 8 << 20;
+
+/// The file of a log that says what may be believed of it.
+const MANIFEST: &str = "manifest";
 
 pub(super) fn run(
     command: &HistoryCommand,
@@ -23,14 +26,18 @@ pub(super) fn run(
     let missing = std::fs::symlink_metadata(directory)
         .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     if missing {
-        let page = HistoryPage {
-            directory: Some(directory.display().to_string()),
-            ..HistoryPage::default()
+        let nothing = match command {
+            HistoryCommand::Stats(_) => json(&HistoryPage {
+                directory: Some(directory.display().to_string()),
+                ..HistoryPage::default()
+            }),
+            HistoryCommand::Verify(_) => json(&Verdict::default()),
+            HistoryCommand::Clear(_) => json(&ClearPage::default()),
         };
         return print(
             command.options(),
             || format!("{} holds no histories yet.\n", directory.display()),
-            &json(&page)?,
+            &nothing?,
         );
     }
     let opened = OpenDirectory::open(directory).map_err(|error| {
@@ -39,6 +46,7 @@ pub(super) fn run(
             error => error.to_string(),
         })
     })?;
+    let damaged = opened.damaged_logs();
     let histories = Histories::new(HistoriesConfig {
         lean,
         // As it is: another size is a matter of the edge that runs.
@@ -59,13 +67,26 @@ pub(super) fn run(
             let mut progress = Progress::default();
             let checked = histories.verify_now(|checked| progress.show(&Verified::from(checked)));
             progress.end();
-            let written = histories.flush_now();
-            let verified = Verified::from(checked);
-            print(options, || text::verified(&verified), &json(&verified)?)?;
-            written.map_err(|error| {
+            // Where nothing was found there is nothing to note, and a full disk does not matter.
+            let noted = match checked.damaged_pages {
+                0 => Ok(()),
+                _ => histories.flush_now(),
+            };
+            for log in &damaged {
+                tell_damaged(&directory.join(log));
+            }
+            let verdict = Verdict {
+                verified: checked.into(),
+                damaged_manifests: damaged
+                    .iter()
+                    .map(|log| log.join(MANIFEST).display().to_string())
+                    .collect(),
+            };
+            print(options, || text::verdict(&verdict), &json(&verdict)?)?;
+            noted.map_err(|error| {
                 Failure::Failed(format!("what was found cannot be noted: {error}"))
             })?;
-            text::judge_verified(&verified)
+            text::judge(&verdict)
         }
         HistoryCommand::Clear(options) => {
             let page = ClearPage::from(histories.clear_now(options.peer.as_deref()));
@@ -73,4 +94,12 @@ pub(super) fn run(
             text::judge_cleared(&page)
         }
     }
+}
+
+/// A log whose manifest is not understood is no domain's any more, so no count of pages has it.
+fn tell_damaged(log: &Path) {
+    eprintln!(
+        "The manifest of {} is damaged: the edge will set that history aside and begin anew.",
+        log.display()
+    );
 }

@@ -35,6 +35,24 @@ impl From<Checked> for Verified {
     }
 }
 
+/// What `history verify` came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Verdict {
+    #[serde(flatten)]
+    pub(super) verified: Verified,
+    /// Below the directory. What their logs hold is in no count of pages.
+    pub(super) damaged_manifests: Vec<String>,
+}
+
+impl From<Verified> for Verdict {
+    fn from(verified: Verified) -> Self {
+        Self {
+            verified,
+            damaged_manifests: Vec::new(),
+        }
+    }
+}
+
 /// A table of all domains.
 pub(super) fn stats(page: &HistoryPage) -> String {
     let mut text = match (&page.directory, &page.excuse) {
@@ -90,12 +108,22 @@ pub(super) fn verified(verified: &Verified) -> String {
     }
 }
 
-pub(super) fn judge_verified(verified: &Verified) -> Result<(), Failure> {
-    match verified.damaged_pages {
-        0 => Ok(()),
-        _ => Err(Failure::Failed(
+/// The same at its end; nothing where "nothing is damaged" would not be true.
+pub(super) fn verdict(verdict: &Verdict) -> String {
+    if verdict.damaged_manifests.is_empty() || verdict.verified.damaged_pages > 0 {
+        verified(&verdict.verified)
+    } else {
+        String::new()
+    }
+}
+
+pub(super) fn judge(verdict: &Verdict) -> Result<(), Failure> {
+    if verdict.verified.damaged_pages == 0 && verdict.damaged_manifests.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Failed(
             "histories were damaged; look at the disk that they are on".to_owned(),
-        )),
+        ))
     }
 }
 
@@ -215,14 +243,21 @@ b         c:files  memory  8.0 MiB  -        -         0 B
             checked_bytes: 1 << 30,
             ..Verified::default()
         };
-        assert_eq!(verified(&clean), "Checked 1.0 GiB: nothing is damaged.\n");
-        assert!(judge_verified(&clean).is_ok());
-        let damaged = Verified {
+        let found = Verdict::from(clean);
+        assert_eq!(verdict(&found), "Checked 1.0 GiB: nothing is damaged.\n");
+        assert!(judge(&found).is_ok());
+        let pages = Verdict::from(Verified {
             damaged_pages: 2,
             ..clean
+        });
+        assert!(verdict(&pages).contains("2 pages of 64 KiB were damaged"));
+        assert!(judge(&pages).is_err());
+        let manifest = Verdict {
+            damaged_manifests: vec!["0/own/manifest".to_owned()],
+            ..found
         };
-        assert!(verified(&damaged).contains("2 pages of 64 KiB were damaged"));
-        assert!(judge_verified(&damaged).is_err());
+        assert_eq!(verdict(&manifest), "");
+        assert!(judge(&manifest).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
+use super::issue::EDGE_LIFE;
 use super::name::EdgeName;
 use crate::config::Pin;
 
@@ -136,12 +137,14 @@ impl Peer {
         })
     }
 
-    /// Should this edge ask for a new certificate? Yes with an invite's, or with less than a third of its life left.
+    /// Should this edge ask for a new certificate? Yes with an invite's, or with less than a third of its life left. What was renewed is valid
+    /// from when its first one was, which is no part of its life.
     pub fn needs_renewal(&self, now: SystemTime) -> bool {
         let life = self
             .not_after
             .duration_since(self.not_before)
-            .unwrap_or_default();
+            .unwrap_or_default()
+            .min(EDGE_LIFE);
         let left = self.not_after.duration_since(now).unwrap_or_default();
         self.invite.is_some() || left < life / 3
     }

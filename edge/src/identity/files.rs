@@ -86,9 +86,26 @@ pub(crate) fn read_text_if_there(
         .map_err(|_| IdentityError::damaged(path, "it is not text"))
 }
 
+/// Where a service manager has put this program's credentials (`LoadCredential=`).
+pub(crate) fn credentials_directory() -> Option<PathBuf> {
+    let directory = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
+    directory.is_absolute().then_some(directory)
+}
+
 /// Reads a private file, which only its owner may read.
 pub(crate) fn read_private(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, IdentityError> {
-    const OPEN_TO_OTHERS: u32 = 0o077;
+    let credentials = credentials_directory();
+    let is_credential = credentials.is_some_and(|directory| path.starts_with(directory));
+    read_private_of(path, is_credential, limit_bytes)
+}
+
+/// A credential is root's and lent to the service by an access list or its group, either of which shows as a right of the group to read.
+fn read_private_of(
+    path: &Path,
+    is_credential: bool,
+    limit_bytes: u64,
+) -> Result<Vec<u8>, IdentityError> {
+    let open_to_others = if is_credential { 0o037 } else { 0o077 };
     let file = File::open(path).map_err(IdentityError::io("read", path))?;
     // Asked of the open file, so that nobody changes it between the question and the reading.
     let mode = file
@@ -96,7 +113,7 @@ pub(crate) fn read_private(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Ide
         .map_err(IdentityError::io("read", path))?
         .permissions()
         .mode();
-    if mode & OPEN_TO_OTHERS != 0 {
+    if mode & open_to_others != 0 {
         return Err(IdentityError::ReadableByOthers {
             path: path.to_owned(),
         });
@@ -200,6 +217,26 @@ mod tests {
         ));
         assert_eq!(read_private(&path, 10).unwrap(), b"one");
         assert_eq!(names(directory.path()), ["key"]);
+    }
+
+    #[test]
+    fn a_credential_may_be_read_by_its_group_and_by_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("edge.key");
+        std::fs::write(&path, b"one").unwrap();
+        for (mode, is_credential, good) in [
+            (0o400, false, true),
+            (0o440, false, false),
+            (0o440, true, true),
+            (0o444, true, false),
+            (0o460, true, false),
+            (0o441, true, false),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions).unwrap();
+            let read = read_private_of(&path, is_credential, 10);
+            assert_eq!(read.is_ok(), good, "{mode:o} {is_credential}");
+        }
     }
 
     #[test]

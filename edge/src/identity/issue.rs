@@ -68,7 +68,21 @@ pub(crate) fn issue(
     life: Duration,
     now: SystemTime,
 ) -> Result<Issued, IdentityError> {
+    issue_since(issuer, subject, public_key, life, now, now)
+}
+
+/// The same, valid from `since` at the latest: what takes an older certificate's place is good whenever that one was. Else one that was renewed
+/// while the clock was ahead would be good for nothing once the clock is right again.
+pub(crate) fn issue_since(
+    issuer: &Issuer<'_, KeyPair>,
+    subject: &Subject<'_>,
+    public_key: &impl PublicKeyData,
+    life: Duration,
+    now: SystemTime,
+    since: SystemTime,
+) -> Result<Issued, IdentityError> {
     let (mut params, serial) = params(now, life);
+    params.not_before = params.not_before.min(OffsetDateTime::from(since));
     let (name, role) = match subject {
         Subject::Server(name) => (name, Role::Server),
         Subject::Client(name) | Subject::Invite { name, .. } => (name, Role::Client),
@@ -189,8 +203,7 @@ mod tests {
         )
         .unwrap();
         let peer = Peer::from_certificate(&issued.certificate).unwrap();
-        let life = peer.not_after.duration_since(peer.not_before).unwrap();
-        let third = peer.not_after - life / 3;
+        let third = peer.not_after - EDGE_LIFE / 3;
         assert!(!peer.needs_renewal(third - Duration::from_secs(1)));
         assert!(peer.needs_renewal(third + Duration::from_secs(1)));
         assert!(peer.needs_renewal(peer.not_after + DAY));

@@ -71,6 +71,11 @@ pub fn parse_client_name(text: &str) -> Result<EdgeName, ValueError> {
 pub struct NamePattern(String);
 
 impl NamePattern {
+    /// The pattern that fits every name.
+    pub fn every() -> Self {
+        Self("*".to_owned())
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.0

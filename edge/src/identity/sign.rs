@@ -12,7 +12,7 @@ use super::authority::Authority;
 use super::certificate::{Peer, Role, Serial, is_issued_by, pin_of};
 use super::error::{IdentityError, date};
 use super::files::Lock;
-use super::issue::{EDGE_LIFE, Subject, issue};
+use super::issue::{EDGE_LIFE, Subject, issue_since};
 use super::store::{CertificateEntry, Record, from_unix_s, unix_s};
 use crate::config::Pin;
 
@@ -91,12 +91,13 @@ impl Authority {
         record
             .make_room(&peer.name, &revoked, now)
             .map_err(RenewError::Authority)?;
-        let issued = issue(
+        let issued = issue_since(
             &self.issuer,
             &Subject::Client(&peer.name),
             &public_key,
             EDGE_LIFE,
             now,
+            peer.not_before,
         )
         .map_err(RenewError::Authority)?;
         record.certificate.push(CertificateEntry {

@@ -76,7 +76,7 @@ impl Store {
 
     /// The file of revoked serials.
     pub(crate) fn revoked_file(&self) -> PathBuf {
-        self.directory.join("revoked")
+        revocations_file(&self.directory)
     }
 
     fn record_file(&self, name: &EdgeName) -> PathBuf {
@@ -241,6 +241,11 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// Where the authority in `directory` keeps the revoked serials.
+pub(crate) fn revocations_file(directory: &Path) -> PathBuf {
+    directory.join("revoked")
 }
 
 pub(crate) fn unix_s(time: SystemTime) -> u64 {

@@ -147,7 +147,7 @@ mod tests {
             Path::new("/x/client.toml"),
         )
         .unwrap();
-        assert_eq!(client.tunnel.server.first(), Some(&address));
+        assert_eq!(client.tunnel.paths.server.first(), Some(&address));
         assert!(client.listen.is_empty() && client.admin.is_some());
         let uncommented = client_toml(&"branch-1".parse().unwrap(), &address)
             .replace("# [[listen]]", "[[listen]]")

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tunnel::budget::Budget;
-use tunnel::environment::Environment;
+use tunnel::environment::{Environment, VERSIONS};
 use tunnel::histories::{Lean, QuotaOf};
 use tunnel::metrics::Registry;
 use tunnel::pool::{Pools, PoolsConfig};
@@ -61,10 +61,15 @@ pub async fn environment(
         resolve_threads: threads(RESOLVE_THREADS),
         queue: pools.queue,
     };
-    let started = Arc::new(Pools::start(&Handle::current(), pools_config));
+    let started = Arc::new(Pools::start_with(
+        &Handle::current(),
+        pools_config,
+        Some(os::be_batch_work),
+    ));
     let (histories, streams_bytes) =
         histories::open(lean, history, memory, quota_of, &started).await;
     Environment {
+        versions: VERSIONS,
         instance: rand::random(),
         name: name.to_owned(),
         pools: started,
@@ -79,6 +84,7 @@ pub async fn environment(
         limits: Limits::default(),
         level: level(codec.level),
         tune: tune_link,
+        prepare: Arc::new(|_, _| {}),
         sample: |socket| os::sample_link(socket),
     }
 }

@@ -1,12 +1,51 @@
 //! The one line that the log has for each stream, when it ends.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use codec::frame::Target;
+use tunnel::handle::TunnelHandle;
 use tunnel::state::StreamSummary;
+use tunnel::stream::StreamEnd;
 
 use crate::admin::ratio;
+use crate::lan::Application;
 use crate::relay::{Outcome, Report};
+
+/// A stream that this edge has opened and that has ended.
+#[derive(Clone, Copy)]
+pub struct Ended<'a> {
+    /// The service that took it.
+    pub service: &'a str,
+    /// The application's address.
+    pub application: Application,
+    /// Where it went.
+    pub target: &'a Target,
+    /// The tunnel that carried it.
+    pub tunnel: &'a TunnelHandle,
+    /// When the application's connection was accepted.
+    pub started: Instant,
+}
+
+impl Ended<'_> {
+    /// Writes the stream's line once the tunnel knows what it has cost.
+    pub async fn log(self, end: StreamEnd, report: &Report) {
+        let summary = tokio::select! {
+            biased;
+            summary = end.summary() => summary,
+            _ = self.tunnel.ended() => None,
+        };
+        let line = StreamLine {
+            service: self.service,
+            peer: self.tunnel.peer(),
+            application: Some(self.application),
+            target: &self.target.to_string(),
+            report,
+            summary: summary.as_ref(),
+            duration: self.started.elapsed(),
+        };
+        line.write();
+    }
+}
 
 /// What is known of a stream when it has ended.
 #[derive(Clone, Debug)]
@@ -15,8 +54,8 @@ pub struct StreamLine<'a> {
     pub service: &'a str,
     /// The other edge.
     pub peer: &'a str,
-    /// On a client edge: the application's address.
-    pub application: Option<SocketAddr>,
+    /// On the edge that listens: the application's address.
+    pub application: Option<Application>,
     /// Where it went.
     pub target: &'a str,
     /// What the relay carried.

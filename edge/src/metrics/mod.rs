@@ -2,10 +2,13 @@
 //!
 //! Nothing here is counted twice: a scrape reads the same atomics that the status page reads.
 
+mod classic;
+mod format;
 mod refusals;
 mod scrape;
 mod sources;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -13,13 +16,13 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+pub use format::Format;
 pub use refusals::Refusals;
+#[cfg(test)]
+pub(crate) use sources::tests::sources;
 pub use sources::{OwnService, Sources};
 
 use crate::os::ProcessStats;
-
-/// The type of [`text`](fn@text)'s result.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Samples of one name.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +38,7 @@ enum MetricKind {
     Counter,
     Gauge,
     Histogram,
-    Untyped,
+    CounterBesideGauge,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -109,13 +112,13 @@ impl Family {
         }
     }
 
-    /// A counter whose name without `_total` is a gauge's. OpenMetrics has one type a base name, so this one's stays untold; `name` is
-    /// what is scraped.
-    pub const fn untyped(name: &'static str, help: &'static str) -> Self {
+    /// A counter whose name without `_total` is a gauge's. `name` is that name, too. OpenMetrics has one type for a base name, so there this one is of the
+    /// whole name and of unknown type; whoever scrapes it sees the same samples in both formats.
+    pub const fn counter_beside_gauge(name: &'static str, help: &'static str) -> Self {
         Self {
             name,
             help,
-            kind: MetricKind::Untyped,
+            kind: MetricKind::CounterBesideGauge,
             samples: Vec::new(),
         }
     }
@@ -140,11 +143,14 @@ impl Family {
     }
 }
 
-/// The text of all families, in OpenMetrics, which Prometheus reads.
+/// The text of all families.
 ///
 /// # Errors
 /// Never in practice: writing to a string does not fail.
-pub fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
+pub fn text(families: Vec<Family>, format: Format) -> Result<String, fmt::Error> {
+    if format == Format::Classic {
+        return classic::text(&families);
+    }
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
     let mut text = String::new();
@@ -196,14 +202,14 @@ struct Families(Vec<Family>);
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for family in &self.0 {
-            let metric_type = match family.kind {
-                MetricKind::Counter => MetricType::Counter,
-                MetricKind::Gauge => MetricType::Gauge,
-                MetricKind::Histogram => MetricType::Histogram,
-                MetricKind::Untyped => MetricType::Unknown,
+            let name = Cow::Borrowed(family.name);
+            let (name, metric_type) = match family.kind {
+                MetricKind::Counter => (name, MetricType::Counter),
+                MetricKind::Gauge => (name, MetricType::Gauge),
+                MetricKind::Histogram => (name, MetricType::Histogram),
+                MetricKind::CounterBesideGauge => (name + "_total", MetricType::Unknown),
             };
-            let mut metric =
-                encoder.encode_descriptor(family.name, family.help, None, metric_type)?;
+            let mut metric = encoder.encode_descriptor(&name, family.help, None, metric_type)?;
             for sample in &family.samples {
                 if sample.labels.is_empty() {
                     sample.value.encode(family.kind, &mut metric)?;
@@ -227,10 +233,10 @@ impl Value {
             (MetricKind::Counter, Self::Real(value)) => {
                 metric.encode_counter::<NoLabelSet, _, f64>(value, None)
             }
-            (MetricKind::Gauge | MetricKind::Untyped, Self::Whole(value)) => {
+            (MetricKind::Gauge | MetricKind::CounterBesideGauge, Self::Whole(value)) => {
                 metric.encode_gauge(value)
             }
-            (MetricKind::Gauge | MetricKind::Untyped, Self::Real(value)) => {
+            (MetricKind::Gauge | MetricKind::CounterBesideGauge, Self::Real(value)) => {
                 metric.encode_gauge(value)
             }
             (MetricKind::Histogram, Self::Distribution { buckets, sum }) => {
@@ -248,9 +254,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    #[test]
-    fn the_text_is_what_prometheus_reads() {
-        let families = vec![
+    fn families() -> Vec<Family> {
+        vec![
             Family::counter("wanproxy_service_lan_bytes", "Plain bytes")
                 .with(&[("service", "fi\"les"), ("direction", "to_wan")], 5u64)
                 .with(&[("service", "b"), ("direction", "from_wan")], 0u64),
@@ -264,9 +269,15 @@ mod tests {
                     sum: 3.5,
                 },
             ),
-            Family::untyped("wanproxy_pool_jobs_total", "Jobs").with(&[("pool", "codec")], 4u64),
+            Family::counter_beside_gauge("wanproxy_pool_jobs", "Jobs that ended")
+                .with(&[("pool", "codec")], 4u64),
+            Family::gauge("wanproxy_pool_jobs", "Jobs").with(&[("pool", "codec")], 1u64),
             Family::counter("wanproxy_empty", "Nothing yet"),
-        ];
+        ]
+    }
+
+    #[test]
+    fn both_formats_have_the_same_samples() {
         let expected = "\
 # HELP wanproxy_service_lan_bytes Plain bytes
 # TYPE wanproxy_service_lan_bytes counter
@@ -284,20 +295,63 @@ wanproxy_pool_wait_seconds_sum{pool=\"codec\"} 3.5
 wanproxy_pool_wait_seconds_count{pool=\"codec\"} 3
 wanproxy_pool_wait_seconds_bucket{le=\"0.5\",pool=\"codec\"} 2
 wanproxy_pool_wait_seconds_bucket{le=\"+Inf\",pool=\"codec\"} 3
-# HELP wanproxy_pool_jobs_total Jobs
+# HELP wanproxy_pool_jobs_total Jobs that ended
 # TYPE wanproxy_pool_jobs_total unknown
 wanproxy_pool_jobs_total{pool=\"codec\"} 4
+# HELP wanproxy_pool_jobs Jobs
+# TYPE wanproxy_pool_jobs gauge
+wanproxy_pool_jobs{pool=\"codec\"} 1
 # HELP wanproxy_empty Nothing yet
 # TYPE wanproxy_empty counter
 # EOF
 ";
-        assert_eq!(text(families).unwrap(), expected);
+        assert_eq!(text(families(), Format::OpenMetrics).unwrap(), expected);
+        let expected = "\
+# HELP wanproxy_service_lan_bytes_total Plain bytes
+# TYPE wanproxy_service_lan_bytes_total counter
+wanproxy_service_lan_bytes_total{service=\"fi\\\"les\",direction=\"to_wan\"} 5
+wanproxy_service_lan_bytes_total{service=\"b\",direction=\"from_wan\"} 0
+# HELP wanproxy_config_reload_success Last reload
+# TYPE wanproxy_config_reload_success gauge
+wanproxy_config_reload_success 1
+# HELP wanproxy_link_rtt_seconds Round trip
+# TYPE wanproxy_link_rtt_seconds gauge
+wanproxy_link_rtt_seconds{peer=\"a\",link=\"0\"} 0.25
+# HELP wanproxy_pool_wait_seconds Waits
+# TYPE wanproxy_pool_wait_seconds histogram
+wanproxy_pool_wait_seconds_bucket{pool=\"codec\",le=\"0.5\"} 2
+wanproxy_pool_wait_seconds_bucket{pool=\"codec\",le=\"+Inf\"} 3
+wanproxy_pool_wait_seconds_sum{pool=\"codec\"} 3.5
+wanproxy_pool_wait_seconds_count{pool=\"codec\"} 3
+# HELP wanproxy_pool_jobs_total Jobs that ended
+# TYPE wanproxy_pool_jobs_total counter
+wanproxy_pool_jobs_total{pool=\"codec\"} 4
+# HELP wanproxy_pool_jobs Jobs
+# TYPE wanproxy_pool_jobs gauge
+wanproxy_pool_jobs{pool=\"codec\"} 1
+# HELP wanproxy_empty_total Nothing yet
+# TYPE wanproxy_empty_total counter
+";
+        assert_eq!(text(families(), Format::Classic).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_in_no_format_of_numbers_and_lines_is_escaped() {
+        let families = vec![
+            Family::gauge("a", "\\ and\nline")
+                .with(&[("path", "\\\"\n")], f64::NEG_INFINITY)
+                .with(&[], f64::NAN),
+        ];
+        let expected =
+            "# HELP a \\\\ and\\nline\n# TYPE a gauge\na{path=\"\\\\\\\"\\n\"} -Inf\na NaN\n";
+        assert_eq!(text(families, Format::Classic).unwrap(), expected);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn the_process_tells_about_itself() {
-        let text = text(process_families(&crate::os::process_stats().unwrap())).unwrap();
+        let families = process_families(&crate::os::process_stats().unwrap());
+        let text = text(families, Format::Classic).unwrap();
         for name in [
             "process_cpu_seconds_total",
             "process_open_fds",

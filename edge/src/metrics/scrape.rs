@@ -84,9 +84,9 @@ impl Sources {
         );
         for (service, peer, counters) in self.counters.codecs() {
             for (kind, count) in [
-                ("copied", &counters.copied),
-                ("compressed", &counters.compressed),
-                ("raw", &counters.raw),
+                ("copied", &counters.sent.copied),
+                ("compressed", &counters.sent.compressed),
+                ("raw", &counters.sent.raw),
             ] {
                 codec.push(
                     &[("service", &service), ("peer", &peer), ("kind", kind)],
@@ -176,7 +176,7 @@ fn directions(family: &mut Family, label: (&'static str, &str), directions: &Dir
 }
 
 fn pool_families(pools: &[PoolSnapshot]) -> Vec<Family> {
-    let mut ended = Family::untyped("wanproxy_pool_jobs_total", "Jobs that have ended");
+    let mut ended = Family::counter_beside_gauge("wanproxy_pool_jobs", "Jobs that have ended");
     let mut jobs = Family::gauge("wanproxy_pool_jobs", "Jobs by state");
     let mut waits = Family::histogram(
         "wanproxy_pool_wait_seconds",
@@ -214,6 +214,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::time::{Duration, UNIX_EPOCH};
 
+    use super::super::Format;
     use super::super::sources::tests::sources;
 
     #[tokio::test]
@@ -221,10 +222,11 @@ mod tests {
         let sources = sources();
         sources.counters.service("files").lan.to_wan.add(5);
         sources.counters.peer("server").wan.from_wan.add(7);
-        sources.counters.codec("files", "server").copied.add(3);
+        sources.counters.codec("files", "server").sent.copied.add(3);
         sources.refusals.count("loopback");
         sources.set_certificate_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        let text = super::super::text(sources.families(&[])).unwrap();
+        let text = |format| super::super::text(sources.families(&[]), format).unwrap();
+        let (classic, open_metrics) = (text(Format::Classic), text(Format::OpenMetrics));
         for line in [
             "wanproxy_service_lan_bytes_total{service=\"files\",direction=\"to_wan\"} 5",
             "wanproxy_service_wan_bytes_total{service=\"files\",direction=\"from_wan\"} 0",
@@ -246,10 +248,17 @@ mod tests {
             "wanproxy_config_reload_success 1",
             "wanproxy_certificate_expiry_timestamp_seconds 1800000000",
             "wanproxy_build_info{version=\"0.0.0\"} 1",
-            "wanproxy_pool_wait_seconds_bucket{le=\"+Inf\",pool=\"codec\"} 0",
+            "wanproxy_pool_wait_seconds_count{pool=\"codec\"} 0",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+            for text in [&classic, &open_metrics] {
+                assert!(text.lines().any(|found| found == line), "{line} in {text}");
+            }
         }
-        assert!(text.contains("# TYPE wanproxy_link_rtt_seconds gauge"));
+        for text in [&classic, &open_metrics] {
+            assert!(text.contains("# TYPE wanproxy_link_rtt_seconds gauge"));
+        }
+        // Samples that are counted keep their type wherever a format has one for them.
+        assert!(classic.contains("# TYPE wanproxy_pool_jobs_total counter"));
+        assert!(open_metrics.contains("# TYPE wanproxy_pool_jobs_total unknown"));
     }
 }

@@ -1,6 +1,6 @@
 //! Where the figures of an edge come from: one set of counters behind both `/metrics` and `/api/status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,14 +10,15 @@ use tunnel::budget::Budget;
 use tunnel::environment::Environment;
 use tunnel::handle::TunnelHandle;
 use tunnel::histories::Histories;
-use tunnel::metrics::{CodecCounters, Directions, Registry, StreamResult};
-use tunnel::pool::{JobState, Pools};
+use tunnel::metrics::{CodecCounters, Directions, Kinds, Registry, StreamResult};
+use tunnel::pool::{JobState, Pool, Pools};
 
 use super::Refusals;
 use crate::admin::{
-    CodecBytes, HistoryAccess, HistoryStatus, JobStatus, LinkStatus, Savings, ServiceStatus,
-    Status, TunnelStatus,
+    CodecBytes, HistoryAccess, HistoryStatus, JobStatus, LinkStatus, MemoryStatus, PoolStatus,
+    Pulse, Savings, ServiceStatus, Status, TunnelStatus,
 };
+use crate::os;
 
 /// The counters of one running edge.
 pub struct Sources {
@@ -93,20 +94,18 @@ impl Sources {
 
     /// Everything for `/api/status`. `own` are the services that this edge listens for; those of peers follow them.
     pub fn status(&self, tunnels: &[TunnelHandle], own: &[OwnService]) -> Status {
-        let by_service = sum_codecs(
-            self.counters
-                .codecs()
-                .into_iter()
-                .map(|(service, _, counters)| (service, counters)),
-        );
-        let by_peer = sum_codecs(
-            self.counters
-                .codecs()
-                .into_iter()
-                .map(|(_, peer, counters)| (peer, counters)),
-        );
-        let mut services: Vec<ServiceStatus> = Vec::new();
+        let (mut by_service, mut by_peer) = (Sums::new(), Sums::new());
+        let mut codec = Travelled::default();
+        for (service, peer, counters) in self.counters.codecs() {
+            let bytes = Travelled::of(&counters);
+            by_service.entry(service).or_default().add(bytes);
+            by_peer.entry(peer).or_default().add(bytes);
+            codec.add(bytes);
+        }
+        let mut services: Vec<ServiceStatus> = Vec::with_capacity(own.len());
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(own.len());
         for OwnService { name, kind, bind } in own {
+            places.entry(name).or_insert(services.len());
             services.push(ServiceStatus {
                 name: name.clone(),
                 kind: (*kind).to_owned(),
@@ -115,17 +114,14 @@ impl Sources {
             });
         }
         for (name, counters) in self.counters.services() {
-            let index = services
-                .iter()
-                .position(|service| *service.name == *name)
-                .unwrap_or_else(|| {
-                    services.push(ServiceStatus {
-                        name: name.to_string(),
-                        kind: "remote".to_owned(),
-                        ..ServiceStatus::default()
-                    });
-                    services.len() - 1
+            let index = places.get(&*name).copied().unwrap_or_else(|| {
+                services.push(ServiceStatus {
+                    name: name.to_string(),
+                    kind: "remote".to_owned(),
+                    ..ServiceStatus::default()
                 });
+                services.len() - 1
+            });
             let Some(service) = services.get_mut(index) else {
                 continue;
             };
@@ -139,13 +135,11 @@ impl Sources {
             service.lan_bytes_from_wan = counters.lan.from_wan.get();
             service.wan_bytes_to_wan = counters.wan.to_wan.get();
             service.wan_bytes_from_wan = counters.wan.from_wan.get();
-            service.codec = by_service.get(&name).copied().unwrap_or_default();
+            let bytes = by_service.get(&name).copied().unwrap_or_default();
+            service.codec = bytes.sent;
+            service.codec_received = bytes.received;
         }
-        let (mut lan_bytes, mut wan_bytes) = (0, 0);
-        for (_, counters) in self.counters.peers() {
-            lan_bytes += both(&counters.lan);
-            wan_bytes += both(&counters.wan);
-        }
+        let (lan_bytes, wan_bytes) = self.carried();
         let stats = self.histories.stats();
         Status {
             edge: self.edge.to_owned(),
@@ -158,7 +152,8 @@ impl Sources {
                 .collect(),
             services,
             savings: Savings::new(lan_bytes, wan_bytes),
-            codec: by_peer.values().copied().fold(CodecBytes::default(), plus),
+            codec: codec.sent,
+            codec_received: codec.received,
             history: HistoryStatus {
                 bytes: stats.held_bytes(),
                 capacity_bytes: stats.capacity_bytes,
@@ -176,6 +171,41 @@ impl Sources {
                 damaged_pages: stats.damaged_pages,
             },
             jobs: self.jobs(),
+            memory: self.memory_status(),
+            pools: self.pools.all().map(pool_status).into(),
+        }
+    }
+
+    /// What the dashboard looks at each second, whether anybody watches or not.
+    pub fn pulse(&self, tunnels: &[TunnelHandle]) -> Pulse {
+        let (lan_bytes, wan_bytes) = self.carried();
+        Pulse {
+            lan_bytes,
+            wan_bytes,
+            integrity_failures: self.counters.integrity_failures.get()
+                + self.histories.stats().damaged_pages,
+            tunnels: tunnels
+                .iter()
+                .map(|tunnel| (tunnel.peer().to_string(), state_of(tunnel).to_owned()))
+                .collect(),
+        }
+    }
+
+    /// Bytes on the LAN and on the WAN, both ways, of all peers.
+    fn carried(&self) -> (u64, u64) {
+        let peers = self.counters.peers();
+        peers.iter().fold((0, 0), |(lan, wan), (_, counters)| {
+            (lan + both(&counters.lan), wan + both(&counters.wan))
+        })
+    }
+
+    fn memory_status(&self) -> MemoryStatus {
+        let snapshot = self.budget.snapshot();
+        let bytes = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        MemoryStatus {
+            used_bytes: bytes(snapshot.used_bytes.iter().sum()),
+            budget_bytes: bytes(snapshot.total_bytes),
+            resident_bytes: os::resident_memory_bytes(),
         }
     }
 
@@ -223,21 +253,9 @@ impl Sources {
         jobs
     }
 
-    fn tunnel_status(
-        &self,
-        tunnel: &TunnelHandle,
-        codecs: &BTreeMap<Arc<str>, CodecBytes>,
-    ) -> TunnelStatus {
+    fn tunnel_status(&self, tunnel: &TunnelHandle, codecs: &Sums) -> TunnelStatus {
         let counters = self.counters.peer(tunnel.peer());
-        let state = if !tunnel.is_up() {
-            "down"
-        } else if tunnel.is_draining() {
-            "draining"
-        } else if tunnel.is_attached() {
-            "up"
-        } else {
-            "detached"
-        };
+        let bytes = codecs.get(tunnel.peer()).copied().unwrap_or_default();
         let link = |link: tunnel::handle::LinkStatus| LinkStatus {
             // An IPv4 client of a socket for both families shows as IPv4.
             address: SocketAddr::new(link.address.ip().to_canonical(), link.address.port())
@@ -248,13 +266,37 @@ impl Sources {
         };
         TunnelStatus {
             peer: tunnel.peer().to_string(),
-            state: state.to_owned(),
+            state: state_of(tunnel).to_owned(),
             links: tunnel.links().into_iter().map(link).collect(),
             resumes: tunnel.resumes(),
             lan_bytes: both(&counters.lan),
             wan_bytes: both(&counters.wan),
-            codec: codecs.get(tunnel.peer()).copied().unwrap_or_default(),
+            codec: bytes.sent,
+            codec_received: bytes.received,
+            ..TunnelStatus::default()
         }
+    }
+}
+
+fn state_of(tunnel: &TunnelHandle) -> &'static str {
+    if !tunnel.is_up() {
+        "down"
+    } else if tunnel.is_draining() {
+        "draining"
+    } else if tunnel.is_attached() {
+        "up"
+    } else {
+        "detached"
+    }
+}
+
+fn pool_status(pool: &Pool) -> PoolStatus {
+    let snapshot = pool.snapshot();
+    PoolStatus {
+        name: snapshot.pool.to_owned(),
+        threads: u64::try_from(snapshot.threads).unwrap_or(u64::MAX),
+        running: snapshot.jobs_in(JobState::Running),
+        queued: snapshot.jobs_in(JobState::Queued),
     }
 }
 
@@ -267,28 +309,38 @@ pub(super) fn rtt_seconds(rtt_us: u64) -> Option<f64> {
     (rtt_us > 0).then(|| rtt_us as f64 / 1e6)
 }
 
-fn plus(one: CodecBytes, other: CodecBytes) -> CodecBytes {
-    CodecBytes {
-        copied: one.copied + other.copied,
-        compressed: one.compressed + other.compressed,
-        raw: one.raw + other.raw,
-    }
+/// How bytes travelled, by name of a service or a peer.
+type Sums = BTreeMap<Arc<str>, Travelled>;
+
+/// How bytes travelled, each way.
+#[derive(Clone, Copy, Default)]
+struct Travelled {
+    sent: CodecBytes,
+    received: CodecBytes,
 }
 
-fn sum_codecs(
-    counters: impl Iterator<Item = (Arc<str>, Arc<CodecCounters>)>,
-) -> BTreeMap<Arc<str>, CodecBytes> {
-    let mut sums: BTreeMap<Arc<str>, CodecBytes> = BTreeMap::new();
-    for (name, counters) in counters {
-        let bytes = CodecBytes {
-            copied: counters.copied.get(),
-            compressed: counters.compressed.get(),
-            raw: counters.raw.get(),
+impl Travelled {
+    fn of(counters: &CodecCounters) -> Self {
+        let bytes = |kinds: &Kinds| CodecBytes {
+            copied: kinds.copied.get(),
+            compressed: kinds.compressed.get(),
+            raw: kinds.raw.get(),
         };
-        let sum = sums.entry(name).or_default();
-        *sum = plus(*sum, bytes);
+        Self {
+            sent: bytes(&counters.sent),
+            received: bytes(&counters.received),
+        }
     }
-    sums
+
+    fn add(&mut self, other: Self) {
+        let plus = |one: CodecBytes, other: CodecBytes| CodecBytes {
+            copied: one.copied + other.copied,
+            compressed: one.compressed + other.compressed,
+            raw: one.raw + other.raw,
+        };
+        self.sent = plus(self.sent, other.sent);
+        self.received = plus(self.received, other.received);
+    }
 }
 
 #[cfg(test)]
@@ -302,7 +354,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Counters of an edge that has done nothing.
-    pub(in crate::metrics) fn sources() -> Sources {
+    pub(crate) fn sources() -> Sources {
         let one = NonZeroUsize::MIN;
         let config = PoolsConfig {
             codec_threads: one,
@@ -333,7 +385,9 @@ pub(super) mod tests {
     async fn status_lists_own_services_first_and_those_of_peers_after() {
         let sources = sources();
         sources.counters.service("theirs").lan.from_wan.add(9);
-        sources.counters.codec("theirs", "server").raw.add(2);
+        sources.counters.codec("theirs", "server").sent.raw.add(2);
+        let codec = sources.counters.codec("theirs", "server");
+        codec.received.copied.add(7);
         sources.counters.peer("server").lan.from_wan.add(100);
         sources.counters.peer("server").wan.from_wan.add(10);
         let own = [OwnService {
@@ -369,6 +423,9 @@ pub(super) mod tests {
                 ..CodecBytes::default()
             }
         );
+        assert_eq!(status.codec_received.copied, 7);
+        let theirs = status.services.last().map(|theirs| theirs.codec_received);
+        assert_eq!(theirs, Some(status.codec_received));
         assert!(!status.has_tunnel());
     }
 }

@@ -49,6 +49,14 @@ pub fn process_stats() -> Option<ProcessStats> {
     })
 }
 
+/// Resident memory alone, which costs one small read; `None` where the system has no `/proc`.
+pub fn resident_memory_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let page_bytes = u64::try_from(rustix::param::page_size()).ok()?;
+    pages.checked_mul(page_bytes)
+}
+
 fn exact(number: u64) -> f64 {
     number as f64
 }

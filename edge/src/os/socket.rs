@@ -8,17 +8,19 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
-/// How long a LAN connection stays silent before the kernel asks whether the other end lives. Shorter than the usual ten minutes
+use super::passed::take_passed;
+
+/// How long a connection stays silent before the kernel asks whether the other end lives. Shorter than the usual ten minutes
 /// of NAT devices, long enough to cost nothing.
-const LAN_KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
 /// The time between two such questions.
-const LAN_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How many stay unanswered before the connection counts as dead.
 #[cfg(target_os = "linux")]
-const LAN_KEEPALIVE_PROBES: u32 = 4;
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// Connections that the kernel completes before we accept them. The kernel caps it by `net.core.somaxconn`.
-const LISTEN_BACKLOG: i32 = 4096;
+pub(super) const LISTEN_BACKLOG: i32 = 4096;
 
 /// The most that may wait unsent in a link's socket. Enough to keep the line busy between two wake-ups, and small enough that a
 /// one-byte write does not queue behind megabytes of bulk.
@@ -32,12 +34,16 @@ const LINK_NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 pub fn tune_lan(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())
+}
+
+fn keepalive() -> TcpKeepalive {
     let keepalive = TcpKeepalive::new()
-        .with_time(LAN_KEEPALIVE_IDLE)
-        .with_interval(LAN_KEEPALIVE_INTERVAL);
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
     #[cfg(target_os = "linux")]
-    let keepalive = keepalive.with_retries(LAN_KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)
+    let keepalive = keepalive.with_retries(KEEPALIVE_PROBES);
+    keepalive
 }
 
 /// Prepares a link's socket: small writes leave at once, little waits in the kernel, BBR where it exists, and a line that takes
@@ -48,6 +54,10 @@ pub fn tune_lan(socket: &impl AsFd) -> io::Result<()> {
 pub fn tune_link(socket: &impl AsFd, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
+    // Heartbeats are sooner, but not before the handshake, and not once a tunnel has ended.
+    if let Err(error) = socket.set_tcp_keepalive(&keepalive()) {
+        tracing::debug!(%error, "the kernel does not take SO_KEEPALIVE; going on without it");
+    }
     #[cfg(target_os = "linux")]
     {
         for (option, result) in [
@@ -98,11 +108,24 @@ pub fn shutdown_write(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
-/// Opens a listening socket. An unspecified IPv6 address (`[::]`) takes IPv4 connections as well.
+/// Opens a listening socket, or takes the one that was passed to this process for the address. An unspecified IPv6 address (`[::]`) takes IPv4
+/// connections as well.
 ///
 /// # Errors
 /// What the kernel said, such as an address in use.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_prepared(address, |_| Ok(()))
+}
+
+/// As [`listen`], on a socket that `prepare` has seen before it has an address; a passed one has it already.
+pub(super) fn listen_prepared(
+    address: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<TcpListener> {
+    if let Some(socket) = take_passed(&address.into()) {
+        prepare(&socket)?;
+        return TcpListener::from_std(socket.into());
+    }
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -114,6 +137,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // A restart must not wait for the connections of its predecessor to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -150,7 +174,7 @@ mod tests {
         let (socket, _other) = pair().await;
         tune_link(&socket, Duration::from_secs(15)).unwrap();
         let options = SockRef::from(&socket);
-        assert!(socket.nodelay().unwrap());
+        assert!(socket.nodelay().unwrap() && options.keepalive().unwrap());
         assert_eq!(
             options.tcp_notsent_lowat().unwrap(),
             LINK_NOTSENT_LOWAT_BYTES

@@ -37,6 +37,8 @@ pub enum Denial {
     Denied,
     /// It is a special address and no rule speaks of just that.
     Special(SpecialKind),
+    /// The connection shall come from an address that is not the peer's to use.
+    Source,
 }
 
 impl Denial {
@@ -50,6 +52,7 @@ impl Denial {
             Self::Special(SpecialKind::Metadata) => "metadata",
             Self::Special(SpecialKind::Multicast) => "multicast",
             Self::Special(SpecialKind::Unspecified) => "unspecified",
+            Self::Source => "source",
         }
     }
 }
@@ -59,6 +62,9 @@ impl fmt::Display for Denial {
         match self {
             Self::NotAllowed => formatter.write_str("no rule allows it"),
             Self::Denied => formatter.write_str("a rule denies it"),
+            Self::Source => formatter.write_str(
+                "the connection shall come from an address that no `source` of the client names",
+            ),
             Self::Special(kind) => write!(
                 formatter,
                 "it is a {kind} address, which needs a rule of its own"
@@ -120,6 +126,21 @@ impl RuleSet {
         self.check(address, port, grant.by_name)
     }
 
+    /// May the Unix socket of this path be connected to? Only by a rule of its own.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_unix(&self, path: &str) -> Result<(), Denial> {
+        let names = |rules: &[Rule]| rules.iter().any(|rule| rule.matches_unix(path));
+        if names(&self.deny) {
+            Err(Denial::Denied)
+        } else if names(&self.allow) {
+            Ok(())
+        } else {
+            Err(Denial::NotAllowed)
+        }
+    }
+
     fn check(&self, address: IpAddr, port: u16, named: bool) -> Result<(), Denial> {
         let address = canonical(address);
         let denies = |address: IpAddr| {
@@ -138,7 +159,7 @@ impl RuleSet {
         if let Some(special) = special(address) {
             let explicit = allowing().any(|rule| match rule.destination {
                 Destination::Network(network) => network.prefix_bits() >= special.prefix_bits,
-                Destination::Host(_) => false,
+                Destination::Host(_) | Destination::Unix(_) => false,
             });
             return if explicit {
                 Ok(())
@@ -152,6 +173,11 @@ impl RuleSet {
             Err(Denial::NotAllowed)
         }
     }
+}
+
+/// Is it an address from which a connection may come that is no machine's own concern: neither loopback, nor link-local, nor a group?
+pub fn is_ordinary(address: IpAddr) -> bool {
+    special(address).is_none()
 }
 
 /// A rule about mapped IPv4 (`[::ffff:10.0.0.0/104]`) speaks of IPv4.
@@ -210,6 +236,19 @@ mod tests {
         assert_eq!(address(&some, "10.0.0.1", 81), Err(Denial::NotAllowed));
         assert_eq!(address(&some, "11.0.0.1", 80), Err(Denial::NotAllowed));
         assert_eq!(address(&some, "2001:db8::1", 80), Err(Denial::NotAllowed));
+    }
+
+    #[test]
+    fn a_unix_socket_is_reached_by_its_own_name_alone() {
+        let rules = rules(
+            &["0.0.0.0/0:*", "[::/0]:*", "unix:/run/a", "unix:/run/b"],
+            &["unix:/run/b"],
+        );
+        assert_eq!(rules.check_unix("/run/a"), Ok(()));
+        assert_eq!(rules.check_unix("/run/b"), Err(Denial::Denied));
+        for path in ["/run/c", "/run", "/run/a/", "/run/../run/a"] {
+            assert_eq!(rules.check_unix(path), Err(Denial::NotAllowed), "{path}");
+        }
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct Special {
     pub prefix_bits: u8,
 }
 
+/// The first 48 bits of 64:ff9b:1::/48.
+const LOCAL_USE: u128 = 0x0064_ff9b_0001;
+
 const V4_RANGES: &[(Ipv4Addr, u8, SpecialKind)] = &[
     // AWS, Azure, Google and many others; then Azure's, Oracle's and Alibaba's own.
     (Ipv4Addr::new(169, 254, 169, 254), 32, SpecialKind::Metadata),
@@ -57,6 +60,22 @@ const V4_RANGES: &[(Ipv4Addr, u8, SpecialKind)] = &[
 ];
 
 const V6_RANGES: &[(Ipv6Addr, u8, SpecialKind)] = &[
+    // Google's, Oracle's and Scaleway's; then that of AWS.
+    (
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+        128,
+        SpecialKind::Metadata,
+    ),
+    (
+        Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+        128,
+        SpecialKind::Metadata,
+    ),
+    (
+        Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+        128,
+        SpecialKind::Metadata,
+    ),
     (
         Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
         128,
@@ -65,6 +84,12 @@ const V6_RANGES: &[(Ipv6Addr, u8, SpecialKind)] = &[
     (Ipv6Addr::LOCALHOST, 128, SpecialKind::Loopback),
     (
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+        10,
+        SpecialKind::LinkLocal,
+    ),
+    // Site-local (RFC 3879, deprecated): ambiguous, and nobody means it by a whole network.
+    (
+        Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0),
         10,
         SpecialKind::LinkLocal,
     ),
@@ -86,13 +111,16 @@ pub fn special(address: IpAddr) -> Option<Special> {
     match canonical(address) {
         IpAddr::V4(v4) => special_v4(v4),
         IpAddr::V6(v6) => special_v6(v6).or_else(|| {
-            embedded(v6).find_map(|embedded| {
+            let readings = embedded(v6).filter_map(|embedded| {
                 let inner = special_v4(embedded.address)?;
-                Some(Special {
+                let is_special = !embedded.is_empty_place(inner.kind, v6);
+                is_special.then(|| Special {
                     kind: inner.kind,
-                    prefix_bits: embedded.before_bits + inner.prefix_bits,
+                    prefix_bits: embedded.prefix_bits(inner.prefix_bits),
                 })
-            })
+            });
+            // A rule must mean all that it may be.
+            readings.max_by_key(|special| special.prefix_bits)
         }),
     }
 }
@@ -128,11 +156,39 @@ fn special_v6(address: Ipv6Addr) -> Option<Special> {
     })
 }
 
+/// Bits 64 to 71 of an address are not the IPv4 address's in the forms of RFC 6052 (section 2.2) that reach over them.
+const RESERVED: std::ops::Range<u8> = 64..72;
+
 /// An IPv4 address inside an IPv6 one.
 struct Embedded {
     address: Ipv4Addr,
     /// Bits before it.
     before_bits: u8,
+    /// It goes round the [`RESERVED`] bits.
+    goes_round: bool,
+    /// Which form a local translator uses cannot be told from an address, so each is looked at.
+    is_one_of_several: bool,
+}
+
+impl Embedded {
+    /// Bits of the address up to the first `bits` ones of the IPv4 address.
+    fn prefix_bits(&self, bits: u8) -> u8 {
+        let end = self.before_bits + bits;
+        if self.goes_round && end > RESERVED.start {
+            end + (RESERVED.end - RESERVED.start)
+        } else {
+            end
+        }
+    }
+
+    /// Where several forms are looked at, zeros are what most of them leave empty, and mean something only if there is nothing else.
+    fn is_empty_place(&self, kind: SpecialKind, of: Ipv6Addr) -> bool {
+        let is_filled = |other: Embedded| {
+            let kind = special_v4(other.address).map(|special| special.kind);
+            other.is_one_of_several && kind != Some(SpecialKind::Unspecified)
+        };
+        self.is_one_of_several && kind == SpecialKind::Unspecified && embedded(of).any(is_filled)
+    }
 }
 
 /// Every IPv4 address that stands in the address by one of the known forms.
@@ -143,6 +199,19 @@ fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Embedded> {
         Embedded {
             address: Ipv4Addr::from_bits(low_32(shifted)),
             before_bits,
+            goes_round: false,
+            is_one_of_several: false,
+        }
+    };
+    // Takes the reserved octet out, and what is before it moves up to what is behind.
+    let round = move |before_bits: u8| {
+        let closed = bits >> 64 << 64 | bits << 72 >> 64;
+        let shifted = closed >> (96 - u32::from(before_bits));
+        Embedded {
+            address: Ipv4Addr::from_bits(low_32(shifted)),
+            before_bits,
+            goes_round: true,
+            is_one_of_several: true,
         }
     };
     let starts = |prefix: u128, prefix_bits: u32| bits >> (128 - prefix_bits) == prefix;
@@ -155,12 +224,20 @@ fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Embedded> {
         starts(0x2002, 16).then(|| at(16)),
         // NAT64, the well-known prefix (RFC 6052): 64:ff9b::a.b.c.d.
         starts(0x0064_ff9b_0000_0000_0000_0000, 96).then(|| at(96)),
-        // NAT64, local use (RFC 8215): 64:ff9b:1::/48, with the address in the last 32 bits (its /96 form).
-        starts(0x0064_ff9b_0001, 48).then(|| at(96)),
+        // NAT64, local use (RFC 8215): 64:ff9b:1::/48, and any prefix of a translator in it (RFC 6052, section 2.2).
+        starts(LOCAL_USE, 48).then(|| Embedded {
+            is_one_of_several: true,
+            ..at(96)
+        }),
+        starts(LOCAL_USE, 48).then(|| round(64)),
+        starts(LOCAL_USE, 48).then(|| round(56)),
+        starts(LOCAL_USE, 48).then(|| round(48)),
         // Teredo (RFC 4380): 2001:0:server:flags:port:client, the client's address inverted; and the server's.
         starts(0x2001_0000, 32).then(|| Embedded {
             address: Ipv4Addr::from_bits(!low_32(bits)),
             before_bits: 96,
+            goes_round: false,
+            is_one_of_several: false,
         }),
         starts(0x2001_0000, 32).then(|| at(32)),
         // ISATAP (RFC 5214): an interface identifier of 0000:5efe or 0200:5efe and the address.
@@ -215,6 +292,23 @@ mod tests {
             ("192.0.0.192", Metadata),
             ("::ffff:0:169.254.169.254", Metadata),
             ("fd00:ec2::254", Metadata),
+            ("fd20:ce::254", Metadata),
+            ("fd00:c1::a9fe:a9fe", Metadata),
+            ("fd00:42::42", Metadata),
+            ("168.63.129.16", Metadata),
+            ("64:ff9b::168.63.129.16", Metadata),
+            ("100.100.100.200", Metadata),
+            ("::100.100.100.200", Metadata),
+            ("64:ff9b:1::169.254.169.254", Metadata),
+            ("2001:db8::200:5efe:169.254.169.254", Metadata),
+            ("fec0::1", LinkLocal),
+            ("feff::1", LinkLocal),
+            ("2002:a9fe:101::", LinkLocal),
+            ("64:ff9b::224.0.0.1", Multicast),
+            ("::ffff:255.255.255.255", Multicast),
+            ("64:ff9b::255.255.255.255", Multicast),
+            ("64:ff9b::0.1.2.3", Unspecified),
+            ("2002::1", Unspecified),
             ("224.0.0.1", Multicast),
             ("239.255.255.255", Multicast),
             ("255.255.255.255", Multicast),
@@ -226,6 +320,78 @@ mod tests {
         ] {
             assert_eq!(kind(text), Some(expected), "{text}");
         }
+    }
+
+    /// `v4` behind `prefix`, of so many bits, as RFC 6052 (section 2.2) has it.
+    fn translated(prefix: &str, bits: u32, v4: Ipv4Addr) -> Ipv6Addr {
+        let prefix: Ipv6Addr = prefix.parse().unwrap();
+        let v4 = u128::from(v4.to_bits());
+        let embedded = match bits {
+            96 => v4,
+            64 => v4 << 24,
+            // The last bits of it stand behind the reserved octet.
+            48 => v4 >> 16 << 64 | (v4 & 0xffff) << 40,
+            56 => v4 >> 24 << 64 | (v4 & 0xff_ffff) << 32,
+            other => unreachable!("{other}"),
+        };
+        (prefix.to_bits() | embedded).into()
+    }
+
+    #[test]
+    fn every_form_of_a_translator_of_ones_own_is_looked_at() {
+        use SpecialKind::{LinkLocal, Loopback, Metadata, Multicast};
+        // RFC 6052, section 2.4, with another prefix.
+        let example = Ipv4Addr::new(192, 0, 2, 33);
+        for (prefix, bits, text) in [
+            ("64:ff9b:1::", 48, "64:ff9b:1:c000:2:2100::"),
+            ("64:ff9b:1:300::", 56, "64:ff9b:1:3c0:0:221::"),
+            ("64:ff9b:1:344::", 64, "64:ff9b:1:344:c0:2:2100:0"),
+            ("64:ff9b:1:344::", 96, "64:ff9b:1:344::192.0.2.33"),
+        ] {
+            assert_eq!(translated(prefix, bits, example).to_string(), {
+                let address: Ipv6Addr = text.parse().unwrap();
+                address.to_string()
+            });
+        }
+        for prefix in ["64:ff9b:1::", "64:ff9b:1:9900::", "64:ff9b:1:9988::"] {
+            let own_bits = match prefix {
+                "64:ff9b:1::" => 48,
+                "64:ff9b:1:9900::" => 56,
+                _ => 64,
+            };
+            for bits in [48, 56, 64, 96]
+                .into_iter()
+                .filter(|bits| *bits >= own_bits)
+            {
+                for (v4, expected) in [
+                    ("127.0.0.1", Some(Loopback)),
+                    ("127.8.9.10", Some(Loopback)),
+                    ("169.254.169.254", Some(Metadata)),
+                    ("100.100.100.200", Some(Metadata)),
+                    ("169.254.1.2", Some(LinkLocal)),
+                    ("239.1.2.3", Some(Multicast)),
+                    ("255.255.255.255", Some(Multicast)),
+                    ("10.0.0.1", None),
+                    ("203.0.113.7", None),
+                    ("192.168.1.200", None),
+                ] {
+                    let v4: Ipv4Addr = v4.parse().unwrap();
+                    let address = translated(prefix, bits, v4);
+                    let found = special(address.into()).map(|special| special.kind);
+                    assert_eq!(
+                        found, expected,
+                        "{v4} in {bits} bits of {prefix}: {address}"
+                    );
+                    // Translators ignore what stands behind, so it hides nothing.
+                    let suffix = Ipv6Addr::from(address.to_bits() | u128::from(bits < 96));
+                    let found = special(suffix.into()).map(|special| special.kind);
+                    assert_eq!(found, expected, "{suffix}");
+                    let v4 = IpAddr::V4(v4);
+                    assert!(translations(address.into()).any(|inner| inner == v4));
+                }
+            }
+        }
+        assert_eq!(kind("64:ff9b:1::"), Some(SpecialKind::Unspecified));
     }
 
     #[test]
@@ -246,11 +412,14 @@ mod tests {
             "::fffe:0:127.0.0.1",
             "192.0.0.193",
             "64:ff9b::10.0.0.1",
+            "64:ff9b:1::10.0.0.1",
+            "64:ff9b:1:a00:0:100::",
+            "64:ff9b:2:7f00:0:100::",
             "2002:a00:1::",
             "2001:db8::1",
             "2001:0:c000:201:0:0:3fff:fdfe",
             "fd00:ec2::253",
-            "fec0::1",
+            "fd20:ce::253",
             "fe7f::1",
             "2003:7f00:1::",
         ] {
@@ -265,6 +434,11 @@ mod tests {
             ("::ffff:127.0.0.1", 8),
             ("64:ff9b::127.0.0.1", 104),
             ("2002:7f00:1::", 24),
+            ("64:ff9b:1:7f00:0:100::", 56),
+            ("64:ff9b:1:a9fe:a9:fe00::", 88),
+            ("64:ff9b:1:17f:0:1::", 64),
+            ("64:ff9b:1:123:7f::", 80),
+            ("64:ff9b:1::127.0.0.1", 104),
             ("169.254.169.254", 32),
             ("fe80::1", 10),
         ] {

@@ -46,7 +46,7 @@ impl LanSocket for TcpStream {
     }
 
     fn try_read<B: BufMut>(&self, buffer: &mut B) -> io::Result<usize> {
-        self.try_read_buf(buffer)
+        os::try_read(self, buffer)
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -136,6 +136,21 @@ where
     }
 }
 
+/// Sends `preface` before everything else. If the stream takes no more, the relay or whoever comes next finds out why.
+pub async fn send_preface<S: StreamSend>(send: &mut S, mut preface: Bytes) {
+    while !preface.is_empty() {
+        let Ok(room) = poll_fn(|cx| send.poll_ready(cx)).await else {
+            return;
+        };
+        if send
+            .send(preface.split_to(room.min(preface.len())))
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
 /// LAN to tunnel. Takes the half out of its slot when it has told the tunnel how this direction ended.
 async fn upload<L: LanSocket, S: StreamSend>(
     lan: &L,

@@ -4,6 +4,7 @@ use super::bars::{Bars, Scale};
 use super::metric::Metric;
 use super::place::LineKind;
 use super::report::Report;
+use super::rival::Rival;
 
 /// File names and SVG texts; those without a figure are left out.
 pub(super) fn all(report: &Report) -> Vec<(String, String)> {
@@ -37,6 +38,12 @@ pub(super) fn all(report: &Report) -> Vec<(String, String)> {
             "tunnel-ping-loaded",
             Metric::LoadedPingP99,
             "Ping-pong beside a download, 99 of 100 are answered within: ms (logarithmic)",
+        ),
+        settings(
+            report,
+            "tunnel-settings",
+            &[Metric::RandomDown, Metric::ColdDown, Metric::WarmDown],
+            "Our own edges with other settings, loopback: MB/s",
         ),
         on_loopback(
             report,
@@ -79,8 +86,29 @@ fn by_line(report: &Report, name: &str, metric: Metric, title: &str) -> (String,
 
 /// A group a figure, a bar a peer.
 fn on_loopback(report: &Report, name: &str, metrics: &[Metric], title: &str) -> (String, Bars) {
+    let peers = peers(report, &[LineKind::Loopback.name()]);
+    by_metric(report, name, metrics, title, &peers)
+}
+
+/// A group a figure, a bar a setting; empty if none was asked for.
+fn settings(report: &Report, name: &str, metrics: &[Metric], title: &str) -> (String, Bars) {
+    let peers = report.peers(LineKind::Loopback.name());
+    let others = peers.into_iter().filter(|peer| is_setting(peer));
+    let mut own: Vec<&str> = others.collect();
+    if !own.is_empty() {
+        own.insert(0, Rival::Wanproxy.name());
+    }
+    by_metric(report, name, metrics, title, &own)
+}
+
+fn by_metric(
+    report: &Report,
+    name: &str,
+    metrics: &[Metric],
+    title: &str,
+    peers: &[&str],
+) -> (String, Bars) {
     let line = LineKind::Loopback.name();
-    let peers = peers(report, &[line]);
     let groups = metrics.iter().map(|metric| {
         let values = peers.iter().map(|peer| report.median(line, peer, *metric));
         (metric.form().label.to_owned(), values.collect())
@@ -88,7 +116,7 @@ fn on_loopback(report: &Report, name: &str, metrics: &[Metric], title: &str) -> 
     let first = metrics.first().copied().unwrap_or(Metric::RandomCpu);
     (
         name.to_owned(),
-        bars(title, first, &peers, groups.collect(), Scale::Linear),
+        bars(title, first, peers, groups.collect(), Scale::Linear),
     )
 }
 
@@ -113,10 +141,15 @@ fn bars(
     }
 }
 
+fn is_setting(peer: &str) -> bool {
+    Rival::SWEEP.iter().any(|setting| setting.name() == peer)
+}
+
+/// All that were compared, without other settings of our own edges.
 fn peers<'a>(report: &'a Report, lines: &[&str]) -> Vec<&'a str> {
     let mut peers = Vec::new();
     for peer in lines.iter().flat_map(|line| report.peers(line)) {
-        if !peers.contains(&peer) {
+        if !peers.contains(&peer) && !is_setting(peer) {
             peers.push(peer);
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::report::Report;
+use super::sheet::Medium;
 use super::{chart, goals, table};
 
 /// The page.
@@ -30,8 +31,8 @@ pub(super) fn write(report: &Report, directory: &Path) -> Result<()> {
     if !run.is_empty() {
         run.push('\n');
     }
-    run += &table::markdown(report);
-    run += &goals::markdown(report);
+    run += &table::all(report, Medium::Page);
+    run += &goals::all(report, Medium::Page);
     let page = directory.join(PAGE);
     let text = std::fs::read_to_string(&page)
         .with_context(|| format!("cannot read {}", page.display()))?;

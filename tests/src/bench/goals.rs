@@ -1,12 +1,11 @@
 //! What the figures of a run were to be, and whether they are.
 
-use std::fmt::Write;
-
 use super::metric::Metric;
 use super::place::LineKind;
 use super::report::Report;
 use super::rival::{Rival, per_edge};
-use super::table::number;
+use super::sheet::{Medium, Sheet};
+use super::table::{NOT_RUN, number};
 
 /// What a figure of ours is held against.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +24,7 @@ struct Goal {
     bound: Bound,
 }
 
-const GOALS: [Goal; 14] = [
+const GOALS: [Goal; 15] = [
     goal(
         LineKind::Loopback,
         Metric::RandomUp,
@@ -75,6 +74,7 @@ const GOALS: [Goal; 14] = [
     ),
     goal(LineKind::Lossy, Metric::RandomUp, Bound::OfLine(0.9)),
     goal(LineKind::Lossy, Metric::RandomDown, Bound::OfLine(0.9)),
+    goal(LineKind::Lossy, Metric::WarmUp, Bound::OfLine(20.0)),
     goal(LineKind::Lossy, Metric::WarmDown, Bound::OfLine(20.0)),
 ];
 
@@ -86,95 +86,94 @@ const fn goal(line: LineKind, metric: Metric, bound: Bound) -> Goal {
     }
 }
 
+/// Whether there is a goal on that line.
+pub(super) fn are_on(line: LineKind) -> bool {
+    GOALS.iter().any(|goal| goal.line == line)
+}
+
 /// A judged goal.
 #[derive(Debug, PartialEq)]
 struct Judged {
+    verdict: &'static str,
     what: String,
     wanted: String,
+    /// The figure, in that which the goal is given in; or whose figure is missing.
+    ratio: String,
+    /// The figure itself, and what it is held against.
     found: String,
-    verdict: &'static str,
 }
 
 impl Goal {
     fn judge(&self, report: &Report) -> Judged {
-        let line = self.line.name();
         let form = self.metric.form();
-        let bound = match self.bound {
-            Bound::Value(value) => Some(value),
-            Bound::Times(times, rival) => report
-                .median(line, rival.name(), self.metric)
-                .map(|value| value * times),
-            Bound::OfLine(times) => self
-                .line
-                .rate_bits_per_s()
-                .map(|rate| rate as f64 / 8e6 * times),
-        };
+        let line = self.line.name();
+        let figure = |rival: Rival| report.median(line, rival.name(), self.metric);
+        let with_unit = |value: f64| format!("{} {}", number(value), form.unit);
         let sign = if form.more_is_better { "≥" } else { "≤" };
-        let wanted = match self.bound {
-            Bound::Value(value) => format!("{sign} {} {}", number(value), form.unit),
-            Bound::Times(times, rival) => format!("{sign} {times} × {}", rival.name()),
-            Bound::OfLine(times) => format!("{sign} {times} × the line"),
+        // How much of what, what that is in this run, and who has to be run for it.
+        let (times, unit, whole, who) = match self.bound {
+            Bound::Value(value) => (1.0, "the goal", Some(value), Rival::Wanproxy),
+            Bound::Times(times, rival) => (times, rival.name(), figure(rival), rival),
+            Bound::OfLine(times) => {
+                let rate = self.line.rate_bits_per_s();
+                let whole = rate.map(|rate| rate as f64 / 8e6);
+                (times, "the line", whole, Rival::Wanproxy)
+            }
         };
-        let ours = report.median(line, Rival::Wanproxy.name(), self.metric);
-        let (found, verdict) = match (ours, bound) {
-            (Some(ours), Some(bound)) => {
+        let wanted = match self.bound {
+            Bound::Value(value) => format!("{sign} {}", with_unit(value)),
+            Bound::Times(..) | Bound::OfLine(_) => format!("{sign} {times} × {unit}"),
+        };
+        let (verdict, ratio, found) = match (figure(Rival::Wanproxy), whole) {
+            (Some(ours), Some(whole)) => {
+                let bound = whole * times;
                 let is_met = if form.more_is_better {
                     ours >= bound
                 } else {
                     ours <= bound
                 };
+                let ratio = format!("{} × {unit}", number(ours / whole));
                 let found = match self.bound {
-                    Bound::Value(_) => format!("{} {}", number(ours), form.unit),
-                    Bound::Times(times, _) | Bound::OfLine(times) => {
-                        format!(
-                            "{} × ({} {})",
-                            number(ours / bound * times),
-                            number(ours),
-                            form.unit
-                        )
-                    }
+                    Bound::Value(_) => with_unit(ours),
+                    _ => format!("{}, {unit} {}", with_unit(ours), number(whole)),
                 };
-                (found, if is_met { "met" } else { "missed" })
+                (if is_met { "met" } else { "missed" }, ratio, found)
             }
-            _ => (String::new(), "not run"),
+            (None, _) => {
+                let why = format!("no figure of {}", Rival::Wanproxy.name());
+                (NOT_RUN, String::new(), why)
+            }
+            (Some(ours), None) => {
+                let why = format!("{}, no figure of {}", with_unit(ours), who.name());
+                (NOT_RUN, String::new(), why)
+            }
         };
         Judged {
+            verdict,
             what: format!("{line}: {}", form.label),
             wanted,
+            ratio,
             found,
-            verdict,
         }
     }
 }
 
-/// For a terminal.
-pub(super) fn text(report: &Report) -> String {
-    let mut text = "\nGoals\n".to_owned();
+/// All goals, with what was found.
+pub(super) fn all(report: &Report, medium: Medium) -> String {
+    let head = ["what", "goal", "ratio", "found", "verdict"];
+    let mut sheet = Sheet::new(head.map(str::to_owned).to_vec(), head.len());
     for goal in &GOALS {
-        let Judged {
-            what,
-            wanted,
-            found,
+        let judged = goal.judge(report);
+        let verdict = judged.verdict.to_owned();
+        sheet.add(vec![
+            judged.what,
+            judged.wanted,
+            judged.ratio,
+            judged.found,
             verdict,
-        } = goal.judge(report);
-        let _ = writeln!(text, "  {verdict:8} {what:52} {wanted:22} {found}");
+        ]);
     }
-    text
-}
-
-/// For a page of documentation.
-pub(super) fn markdown(report: &Report) -> String {
-    let mut text = "\n### Goals\n\n| what | goal | found | |\n|---|---|---|---|\n".to_owned();
-    for goal in &GOALS {
-        let Judged {
-            what,
-            wanted,
-            found,
-            verdict,
-        } = goal.judge(report);
-        let _ = writeln!(text, "| {what} | {wanted} | {found} | {verdict} |");
-    }
-    text
+    medium.title("Goals") + &sheet.write(medium)
 }
 
 #[cfg(test)]
@@ -202,6 +201,17 @@ mod tests {
                 "{metric:?}"
             );
         }
+        // What is missing is named.
+        let goal = GOALS.iter().find(|goal| goal.metric == Metric::PingP50);
+        let found = goal.map(|goal| goal.judge(&report).found);
+        assert_eq!(found.as_deref(), Some("1.00 ms, no figure of stunnel"));
+        let text = all(&report, Medium::Page);
+        let row = "| loopback: connections | ≥ 8000 1/s | | no figure of wanproxy | not run |";
+        assert!(text.contains(row), "{text}");
+        report.add("loopback", "wanproxy", Metric::PingP99, 2.5);
+        let text = all(&report, Medium::Page);
+        let row = "| loopback: ping-pong p99 | ≤ 1.5 × stunnel | 1.25 × stunnel | 2.50 ms, stunnel 2.00 | met |";
+        assert!(text.contains(row), "{text}");
         report.add(lossy, "wanproxy", Metric::RandomUp, 11.25);
         let goal = GOALS.iter().find(|goal| goal.line == LineKind::Lossy);
         assert_eq!(goal.map(|goal| goal.judge(&report).verdict), Some("met"));

@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Machine {
     pub(super) date: String,
     pub(super) commit: String,
+    /// How our own programs were built: figures are those of "release" only.
+    #[serde(default)]
+    pub(super) profile: String,
     pub(super) processor: String,
     pub(super) cores: usize,
     pub(super) kernel: String,
+    /// Repetitions that are whole.
     pub(super) repeat: u32,
     /// Names and versions of the peers.
     pub(super) peers: Vec<String>,
@@ -24,7 +28,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn here(repeat: u32) -> Self {
+    pub(super) fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let processor = read("/proc/cpuinfo").lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
@@ -34,10 +38,15 @@ impl Machine {
         Self {
             date: date.split('T').next().unwrap_or_default().to_owned(),
             commit: commit().unwrap_or_else(|| "unknown".to_owned()),
+            profile: if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            }
+            .to_owned(),
             processor: processor.unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            repeat,
             ..Self::default()
         }
     }
@@ -47,6 +56,7 @@ impl Machine {
         let Self {
             date,
             commit,
+            profile,
             processor,
             cores,
             kernel,
@@ -56,7 +66,7 @@ impl Machine {
             others: [usual, most],
         } = self;
         format!(
-            "{date}, commit {commit}: {processor}, {cores} cores, Linux {kernel}; medians of {repeat}; {}; very many streams are {crowd_streams}. Other programs took {:.0} % of the \
+            "{date}, commit {commit} ({profile} build): {processor}, {cores} cores, Linux {kernel}; medians of {repeat}; {}; very many streams are {crowd_streams}. Other programs took {:.0} % of the \
              processor time while a pair was measured, at most {:.0} %.",
             peers.join(", "),
             usual * 100.0,

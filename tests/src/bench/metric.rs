@@ -113,6 +113,21 @@ impl Metric {
         Self::CrowdMemory,
     ];
 
+    /// The load that gives it.
+    pub(super) const fn measure(self) -> Measure {
+        match self {
+            Self::RandomUp | Self::RandomDown | Self::RandomCpu => Measure::Random,
+            Self::ColdUp | Self::ColdDown | Self::ColdCpu => Measure::Cold,
+            Self::WarmUp | Self::WarmDown | Self::WarmCpu => Measure::Warm,
+            Self::PingP50 | Self::PingP99 | Self::LoadedPingP50 | Self::LoadedPingP99 => {
+                Measure::Ping
+            }
+            Self::Connections => Measure::Connections,
+            Self::IdleMemory => Measure::Memory,
+            Self::CrowdMemory => Measure::Crowd,
+        }
+    }
+
     pub(super) const fn form(self) -> Form {
         let (label, unit, more_is_better) = match self {
             Self::RandomUp => ("random, up", "MB/s", true),

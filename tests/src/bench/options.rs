@@ -1,6 +1,7 @@
 //! The benchmark's command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -21,10 +22,14 @@ pub struct Options {
     /// Times that everything is measured; the median counts
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     repeat: u32,
+    /// End within about so many minutes: loads shrink until one repetition of everything fits, further ones follow while there is time, and
+    /// what does not fit is "not run"
+    #[arg(long, value_name = "NUMBER", conflicts_with = "quick", value_parser = clap::value_parser!(u32).range(1..=1440))]
+    minutes: Option<u32>,
     /// Small loads, once: shows that the benchmark works, and nothing about speed
     #[arg(long)]
     quick: bool,
-    /// Also settings of our own edges: pools and none, fewer and more threads
+    /// Also settings of our own edges, on loopback: pools and none, fewer and more threads
     #[arg(long)]
     sweep: bool,
     /// A file or directory of software to move, instead of this machine's libraries
@@ -44,6 +49,11 @@ pub struct Options {
 impl Options {
     pub(super) const fn repeat(&self) -> u32 {
         if self.quick { 1 } else { self.repeat }
+    }
+
+    pub(super) fn time(&self) -> Option<Duration> {
+        self.minutes
+            .map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
     }
 
     pub(super) const fn quick(&self) -> bool {

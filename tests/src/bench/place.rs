@@ -1,17 +1,25 @@
 //! Where a pair of programs runs: both on loopback, or at the two ends of an emulated line.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 
 use crate::packets::{FAR, PacketLine, Settings, Space};
 
 /// Fixes which packets of a lossy line are lost.
 const SEED: u64 = 20_260;
+
+/// Ports are taken from here up to where the system takes those of outgoing connections: one of these that is free stays so until a program has it.
+const FIRST_PORT: u16 = 20_000;
+
+/// Where the system begins, if it does not say so.
+const OUTGOING_PORTS: u16 = 32_768;
 
 /// Threads that make the load, on each side. The programs under test have the machine's cores as well.
 const LOAD_THREADS: usize = 2;
@@ -43,7 +51,10 @@ pub(super) enum Side {
 /// The two ends and what is between them.
 #[derive(Debug)]
 pub(super) enum Place {
+    /// The machine's own loopback, which others use as well.
     Loopback,
+    /// The loopback of a namespace that has nothing else: nothing that ran before, or runs beside, has a port there.
+    Alone(Space),
     Line(Box<PacketLine>),
 }
 
@@ -102,7 +113,10 @@ impl Place {
     /// for themselves; `None` means the system's.
     pub(super) fn make(line: LineKind, congestion: Option<&str>) -> Result<Self> {
         let Some(settings) = line.settings() else {
-            return Ok(Self::Loopback);
+            return match PacketLine::possible() {
+                Ok(()) => Ok(Self::Alone(Space::alone("loopback")?)),
+                Err(_) => Ok(Self::Loopback),
+            };
         };
         let line = PacketLine::start(settings, SEED)?;
         if let Some(name) = congestion {
@@ -122,18 +136,26 @@ impl Place {
     /// Where the far side is reached over the line.
     pub(super) fn far_ip(&self) -> Ipv4Addr {
         match self {
-            Self::Loopback => Ipv4Addr::LOCALHOST,
+            Self::Loopback | Self::Alone(_) => Ipv4Addr::LOCALHOST,
             Self::Line(_) => FAR,
         }
     }
 
-    /// A port that nobody uses on that side right now, neither for TCP nor for UDP.
+    /// A port that nobody uses on that side right now, neither for TCP nor for UDP, and that no other call has returned lately.
     pub(super) fn free_port(&self, side: Side) -> Result<u16> {
+        static TRIED: AtomicU16 = AtomicU16::new(0);
+        let ports = FIRST_PORT..outgoing_ports().max(FIRST_PORT + 1000);
+        // Two runs on one machine begin elsewhere.
+        let start = u16::try_from(std::process::id() % 1000).unwrap_or_default();
         self.run(side, || {
-            let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            let port = tcp.local_addr()?.port();
-            let _udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
-            Ok(port)
+            for _ in ports.clone() {
+                let tried = TRIED.fetch_add(1, Ordering::Relaxed).wrapping_add(start);
+                let port = ports.start + tried % (ports.end - ports.start);
+                if is_free(port) {
+                    return Ok(port);
+                }
+            }
+            Err(io::ErrorKind::AddrInUse.into())
         })
     }
 
@@ -159,8 +181,59 @@ impl Place {
     fn space(&self, side: Side) -> Option<&Space> {
         match (self, side) {
             (Self::Loopback, _) => None,
+            (Self::Alone(space), _) => Some(space),
             (Self::Line(line), Side::Near) => Some(line.near()),
             (Self::Line(line), Side::Far) => Some(line.far()),
         }
+    }
+}
+
+fn is_free(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    // Without the option by which a port with connections of an earlier listener counts as free: not every program sets it.
+    let bound = TcpSocket::new_v4().and_then(|socket| socket.bind(address).map(|()| socket));
+    bound.is_ok() && UdpSocket::bind(address).is_ok()
+}
+
+/// The first of the ports that the system gives to outgoing connections.
+fn outgoing_ports() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.unwrap_or_default();
+    let first = range.split_whitespace().next();
+    first
+        .and_then(|port| port.parse().ok())
+        .unwrap_or(OUTGOING_PORTS)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn ports_are_free_distinct_and_not_those_of_outgoing_connections() {
+        let place = Place::Loopback;
+        let mut ports: Vec<u16> = (0..50)
+            .map(|_| place.free_port(Side::Near).unwrap())
+            .collect();
+        let held: Vec<TcpListener> = ports
+            .iter()
+            .filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).ok())
+            .collect();
+        // Whoever else is on this machine may have taken one since.
+        assert!(held.len() > 40, "{held:?}");
+        assert!(
+            !held
+                .iter()
+                .any(|held| is_free(held.local_addr().unwrap().port()))
+        );
+        if outgoing_ports() > FIRST_PORT + 1000 {
+            assert!(ports.iter().all(|port| *port < outgoing_ports()));
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 50);
     }
 }

@@ -12,6 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a program may take to end by itself.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// One that was killed and is not gone by then hangs in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks at whether it is gone.
+const END_PAUSE: Duration = Duration::from_millis(2);
+
 /// Bytes of its output that an error shows.
 const SHOWN_BYTES: usize = 800;
 
@@ -103,27 +109,61 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// Returns when all of it is gone: whatever one of its processes holds, a port above all, is free then.
     fn drop(&mut self) {
-        let tree = self.tree();
+        let tree: Vec<Living> = self.tree().into_iter().filter_map(Living::of).collect();
         signal(&tree, Signal::TERM);
-        let deadline = Instant::now() + END_TIMEOUT;
-        while let Ok(None) = self.child.try_wait() {
-            if Instant::now() > deadline {
-                signal(&tree, Signal::KILL);
+        let begin = Instant::now();
+        let mut is_killed = false;
+        loop {
+            let is_ended = !matches!(self.child.try_wait(), Ok(None));
+            let rest: Vec<Living> = tree.iter().copied().filter(Living::lives).collect();
+            // A child that has ended and was not waited for does not count as one that lives.
+            if is_ended && rest.is_empty() {
+                return;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            if begin.elapsed() > KILL_TIMEOUT {
+                eprintln!("  {} does not end: {rest:?}", self.name);
+                return;
+            }
+            if begin.elapsed() > END_TIMEOUT && !is_killed {
+                signal(&rest, Signal::KILL);
+                is_killed = true;
+            }
+            std::thread::sleep(END_PAUSE);
         }
-        // What it started and left behind; its own number is free by now.
-        signal(tree.get(1..).unwrap_or_default(), Signal::KILL);
     }
 }
 
-fn signal(pids: &[u32], signal: Signal) {
-    for pid in pids {
-        if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+fn signal(processes: &[Living], signal: Signal) {
+    for process in processes {
+        let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| process.lives()) {
             // It may have ended.
             let _gone = kill_process(pid, signal);
         }
+    }
+}
+
+/// A process, told from a later one of the same number.
+#[derive(Clone, Copy, Debug)]
+struct Living {
+    pid: u32,
+    begin_ticks: u64,
+}
+
+impl Living {
+    fn of(pid: u32) -> Option<Self> {
+        let stat = Stat::of(pid)?;
+        Some(Self {
+            pid,
+            begin_ticks: stat.begin_ticks,
+        })
+    }
+
+    fn lives(&self) -> bool {
+        Stat::of(self.pid)
+            .is_some_and(|stat| stat.begin_ticks == self.begin_ticks && !stat.is_ended)
     }
 }
 
@@ -132,6 +172,10 @@ struct Stat {
     parent: u32,
     /// Of all its threads, and of children that have ended.
     cpu_ticks: u64,
+    /// When it began, since the machine was started.
+    begin_ticks: u64,
+    /// It only waits for its parent to hear of it.
+    is_ended: bool,
 }
 
 impl Stat {
@@ -151,6 +195,8 @@ impl Stat {
         Some(Self {
             parent: u32::try_from(number(1)?).ok()?,
             cpu_ticks,
+            begin_ticks: number(19)?,
+            is_ended: matches!(*fields.first()?, "Z" | "X"),
         })
     }
 }
@@ -163,9 +209,12 @@ mod tests {
     #[test]
     fn names_with_blanks_and_parentheses_do_not_confuse() {
         let stat =
-            Stat::parse("7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 10 20 3 4 20 0 1 0").unwrap();
+            Stat::parse("7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 10 20 3 4 20 0 1 0 0").unwrap();
         assert_eq!(stat.parent, 3);
         assert_eq!(stat.cpu_ticks, 37);
+        assert_eq!((stat.begin_ticks, stat.is_ended), (0, false));
+        let ended = Stat::parse("7 (a) Z 3 7 7 0 -1 4 1 2 3 4 10 20 3 4 20 0 1 0 95 0 0").unwrap();
+        assert_eq!((ended.begin_ticks, ended.is_ended), (95, true));
     }
 
     #[test]
@@ -179,16 +228,27 @@ mod tests {
             assert!(Instant::now() < deadline, "{}", process.said());
             std::thread::sleep(Duration::from_millis(5));
         }
-        let tree = process.tree();
+        let tree: Vec<Living> = process.tree().into_iter().filter_map(Living::of).collect();
         assert!(process.resident_bytes() > 0);
+        assert!(tree.len() == 2 && tree.iter().all(Living::lives));
         drop(process);
-        // An orphan that was killed is gone or waits for its new parent.
-        let alive = |pid: &u32| {
-            fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|text| !text.contains(") Z "))
-        };
-        while tree.iter().any(alive) {
-            assert!(Instant::now() < deadline, "{tree:?}");
+        assert!(!tree.iter().any(Living::lives), "{tree:?}");
+    }
+
+    #[test]
+    fn one_that_does_not_want_to_end_is_gone_with_its_port_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        // The shell ends at once, what it has started does not.
+        command.args(["-c", "sh -c 'trap \"\" TERM; echo deaf; sleep 1000' & wait"]);
+        let process = Process::start("sh", command, directory.path()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !process.said().contains("deaf") || process.tree().len() < 2 {
+            assert!(Instant::now() < deadline, "{}", process.said());
             std::thread::sleep(Duration::from_millis(5));
         }
+        let tree: Vec<Living> = process.tree().into_iter().filter_map(Living::of).collect();
+        drop(process);
+        assert!(!tree.iter().any(Living::lives), "{tree:?}");
     }
 }

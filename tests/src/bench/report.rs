@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::metric::Metric;
 
+/// Why something was not run that would have been.
+pub(super) const NO_TIME: &str = "it did not fit into the time";
+
 /// A run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Report {
@@ -81,6 +84,23 @@ impl Report {
         }
     }
 
+    /// Puts lines into this order.
+    pub(super) fn sort(&mut self, lines: &[&str]) {
+        let place = |name: &str| lines.iter().position(|line| *line == name);
+        self.figures.sort_by_key(|figure| place(&figure.line));
+        self.not_run.sort_by_key(|one| place(&one.line));
+        // What was not run in one repetition and was in another is no news.
+        let figures = &self.figures;
+        self.not_run.retain(|one| {
+            let is_figure_of = |figure: &Figure| {
+                figure.line == one.line
+                    && figure.peer == one.peer
+                    && one.measure.as_deref() == Some(figure.metric.measure().name())
+            };
+            one.why != NO_TIME || !figures.iter().any(is_figure_of)
+        });
+    }
+
     pub(super) fn median(&self, line: &str, peer: &str, metric: Metric) -> Option<f64> {
         let mut figures = self.figures.iter();
         let found = figures
@@ -133,6 +153,23 @@ mod tests {
         report.add("l", "p", Metric::PingP50, 3.0);
         assert_eq!(report.median("l", "p", Metric::PingP50), Some(2.5));
         assert_eq!(report.median("l", "q", Metric::PingP50), None);
+    }
+
+    #[test]
+    fn lines_are_sorted_and_what_was_run_at_last_is_not_left_out() {
+        let mut report = Report::default();
+        report.leave_out("b", "p", Some("ping"), NO_TIME);
+        report.leave_out("a", "p", Some("ping"), NO_TIME);
+        report.leave_out("a", "p", Some("cold"), "failed");
+        report.add("b", "p", Metric::PingP50, 1.0);
+        report.add("a", "p", Metric::ColdUp, 1.0);
+        report.sort(&["a", "b"]);
+        assert_eq!(report.lines(), ["a", "b"]);
+        let left = report
+            .not_run
+            .iter()
+            .map(|one| (one.line.as_str(), one.why.as_str()));
+        assert_eq!(left.collect::<Vec<_>>(), [("a", NO_TIME), ("a", "failed")]);
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! A run: every line, every peer, every load, as often as asked for.
 
 use std::io::Write;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 
 use super::exchange::Load;
+use super::interrupt::Interrupt;
 use super::load::{Direction, Pings};
 use super::machine::{Machine, Watch, own_cpu_seconds};
 use super::metric::{Measure, Metric};
 use super::options::Options;
 use super::place::{LineKind, Place};
-use super::plan::{CROWD_STREAMS, Plan};
-use super::report::Report;
+use super::plan::{CROWD_STREAMS, Plan, part_that_fits};
+use super::report::{NO_TIME, Report};
 use super::rival::Rival;
-use super::stage::Stage;
+use super::sheet::Medium;
+use super::stage::{Stage, Tools};
 use super::{docs, goals, samples, table};
 use crate::pair::{Programs, Show};
 use crate::payload::Payload;
@@ -43,8 +46,8 @@ pub fn run(options: &Options) -> Result<()> {
         None => measure(options)?,
     };
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(table::text(&report).as_bytes())?;
-    stdout.write_all(goals::text(&report).as_bytes())?;
+    stdout.write_all(table::all(&report, Medium::Terminal).as_bytes())?;
+    stdout.write_all(goals::all(&report, Medium::Terminal).as_bytes())?;
     stdout.flush()?;
     if let Some(file) = options.json() {
         let text = serde_json::to_string_pretty(&report)? + "\n";
@@ -60,52 +63,77 @@ fn measure(options: &Options) -> Result<Report> {
     let descriptors = allow_descriptors().context("cannot raise the limit of descriptors")?;
     let crowd =
         usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    let mut lines = options.lines();
+    // What has a goal comes first, so that it is there if the time runs out.
+    lines.sort_by_key(|line| !goals::are_on(*line));
+    let rivals = options.rivals();
+    let part = options.time().map_or(1.0, |time| {
+        part_that_fits(time, &lines, &rivals, &options.measures())
+    });
     let plan_of = |line| {
-        let plan = Plan::of(line, options.quick());
+        let plan = Plan::of(line, options.quick()).shortened(part);
         Plan {
             crowd_streams: plan.crowd_streams.min(crowd),
             ..plan
         }
     };
-    let programs = Programs::find(Show::Progress)?;
+    let tools = Tools {
+        programs: Programs::find(Show::Progress)?,
+        interrupt: Interrupt::listen()?,
+    };
+    if cfg!(debug_assertions) && !options.quick() {
+        eprintln!("this is a debug build: figures of speed mean nothing (cargo run --release …)");
+    }
     let mut run = Run {
         report: Report {
-            machine: Machine::here(options.repeat()),
+            machine: Machine::here(),
             ..Report::default()
         },
-        programs,
+        tools,
         measures: options.measures(),
         others: Vec::new(),
         seed: 0,
+        end: options.time().map(|time| Instant::now() + time),
     };
-    let rivals = options.rivals();
     run.report.machine.crowd_streams = plan_of(LineKind::Loopback).crowd_streams;
     run.report.machine.peers = rivals.iter().filter_map(|rival| rival.version()).collect();
-    let lines = options.lines();
     let most = lines
         .iter()
-        .map(|line| Plan::of(*line, options.quick()).software_bytes)
+        .map(|line| plan_of(*line).software_bytes)
         .max()
         .unwrap_or(0);
     let software = samples::software(options.software(), most)?;
-    for line in lines {
-        if let Some(why) = Place::impossible(line) {
-            for rival in &rivals {
-                run.report.leave_out(line.name(), rival.name(), None, &why);
+    // Everything once before anything twice.
+    for round in 1..=options.repeat() {
+        let begin = Instant::now();
+        for line in &lines {
+            if let Some(why) = Place::impossible(*line) {
+                for rival in &rivals {
+                    run.report.leave_out(line.name(), rival.name(), None, &why);
+                }
+                continue;
             }
-            continue;
-        }
-        let plan = plan_of(line);
-        let software = software
-            .clone()
-            .map(|sample| sample.slice(..plan.software_bytes));
-        for round in 1..=options.repeat() {
+            let plan = plan_of(*line);
+            let software = software
+                .clone()
+                .map(|sample| sample.slice(..plan.software_bytes));
             for rival in &rivals {
+                if !rival.is_for(*line) {
+                    continue;
+                }
                 eprintln!("{}, round {round}: {}", line.name(), rival.name());
-                run.one(line, *rival, &plan, &software);
+                run.one(*line, *rival, &plan, &software)?;
             }
+        }
+        run.report.machine.repeat = round;
+        if run
+            .end
+            .is_some_and(|end| Instant::now() + begin.elapsed() > end)
+        {
+            break;
         }
     }
+    run.report.sort(&LineKind::ALL.map(LineKind::name));
     run.others.sort_by(f64::total_cmp);
     let part = |place: usize| run.others.get(place).copied().unwrap_or_default();
     run.report.machine.others = [
@@ -117,32 +145,42 @@ fn measure(options: &Options) -> Result<Report> {
 
 struct Run {
     report: Report,
-    programs: Programs,
+    tools: Tools,
     measures: Vec<Measure>,
     /// See [`Machine::others`].
     others: Vec<f64>,
     /// Of the random bytes: never the same twice.
     seed: u64,
+    /// Nothing is begun after it.
+    end: Option<Instant>,
 }
 
 impl Run {
-    fn one(&mut self, line: LineKind, rival: Rival, plan: &Plan, software: &[Bytes; 2]) {
+    /// All measures of one pair. An error ends the run; a peer that fails is "not run".
+    fn one(
+        &mut self,
+        line: LineKind,
+        rival: Rival,
+        plan: &Plan,
+        software: &[Bytes; 2],
+    ) -> Result<()> {
         if let Some(program) = rival.missing() {
             let why = format!("{program} is not installed");
             self.report.leave_out(line.name(), rival.name(), None, &why);
-            return;
+            return Ok(());
         }
         let mut stage = None;
         for measure in Measure::ALL {
             if !self.measures.contains(&measure) || !Plan::has(line, measure) {
                 continue;
             }
-            if let Some(why) = rival.spared(measure) {
+            if let Some(why) = self.spared(line, rival, measure, plan) {
                 self.report
                     .leave_out(line.name(), rival.name(), Some(measure.name()), why);
                 continue;
             }
             if let Err(error) = self.try_one(&mut stage, line, rival, measure, plan, software) {
+                self.tools.interrupt.check()?;
                 let said = stage.as_ref().map(Stage::said).unwrap_or_default();
                 eprintln!("  {} {}: {error:#} {said}", rival.name(), measure.name());
                 let why = format!("failed: {error:#}");
@@ -151,6 +189,23 @@ impl Run {
                 stage = None;
             }
         }
+        Ok(())
+    }
+
+    /// Why this is left out, if so.
+    fn spared(
+        &self,
+        line: LineKind,
+        rival: Rival,
+        measure: Measure,
+        plan: &Plan,
+    ) -> Option<&'static str> {
+        let has_time = self
+            .end
+            .is_none_or(|end| Instant::now() + plan.expected(line, rival, measure) <= end);
+        rival
+            .spared(line, measure)
+            .or_else(|| (!has_time).then_some(NO_TIME))
     }
 
     fn try_one(
@@ -165,7 +220,7 @@ impl Run {
         let running = match stage.take() {
             Some(running) => running,
             None if measure == Measure::Warm => bail!("the software was not moved before"),
-            None => Stage::set(line, rival, &self.programs)?,
+            None => Stage::set(line, rival, &self.tools)?,
         };
         let running = stage.insert(running);
         let (watch, known) = (Watch::start(), own_cpu_seconds() + running.cpu_seconds());
@@ -195,7 +250,6 @@ impl Run {
         plan: &Plan,
         software: &[Bytes; 2],
     ) -> Result<(Vec<(Metric, f64)>, bool)> {
-        let programs = &self.programs;
         let kib = |bytes: f64| bytes / 1024.0;
         let figures = match measure {
             Measure::Memory => vec![(Metric::IdleMemory, kib(stage.memory(plan.idle_streams)?))],
@@ -218,7 +272,6 @@ impl Run {
                 let loads = [fresh(), fresh()];
                 return both(
                     stage,
-                    programs,
                     loads,
                     plan,
                     [Metric::RandomUp, Metric::RandomDown, Metric::RandomCpu],
@@ -228,7 +281,6 @@ impl Run {
                 let loads = software.clone().map(|sample| Load { sample, times: 1 });
                 return both(
                     stage,
-                    programs,
                     loads,
                     plan,
                     [Metric::ColdUp, Metric::ColdDown, Metric::ColdCpu],
@@ -241,7 +293,6 @@ impl Run {
                 });
                 return both(
                     stage,
-                    programs,
                     loads,
                     plan,
                     [Metric::WarmUp, Metric::WarmDown, Metric::WarmCpu],
@@ -273,7 +324,6 @@ fn pings(stage: &Stage, plan: &Plan) -> Result<Vec<(Metric, f64)>> {
 /// One transfer up, one down, the processor time of both programs for them, and whether all was moved.
 fn both(
     stage: &mut Stage,
-    programs: &Programs,
     loads: [Load; 2],
     plan: &Plan,
     [up, down, cpu]: [Metric; 3],
@@ -286,7 +336,7 @@ fn both(
     {
         if !is_whole {
             // The rest of the first transfer would be in the way of the second.
-            stage.renew(programs)?;
+            stage.renew()?;
         }
         let (moved, cpu_seconds) = stage.bulk(direction, load, plan.limit)?;
         figures.push((metric, moved.megabytes_per_s()));

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::exchange::{Exchange, Load, Purpose};
+use super::interrupt::Interrupt;
 use super::load::{Bulk, Crowd, Direction, Pings, bulk, ping, short_connections};
 use super::place::{LineKind, Place, Side};
 use super::process::Process;
@@ -30,7 +31,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A load that has not ended by then has stalled.
-const STALL: Duration = Duration::from_secs(120);
+const STALL: Duration = Duration::from_secs(60);
 
 /// After many connections, what is freed late is freed.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -38,11 +39,19 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Connections before memory is looked at for the first time, so that what only the first ones cost is not counted for each.
 const FIRST_CONNECTIONS: usize = 64;
 
+/// What is needed to set any stage.
+#[derive(Clone, Debug)]
+pub(super) struct Tools {
+    pub(super) programs: Programs,
+    pub(super) interrupt: Interrupt,
+}
+
 /// A pair that carries bytes. Dropping it ends everything.
 #[derive(Debug)]
 pub(super) struct Stage {
     line: LineKind,
     rival: Rival,
+    tools: Tools,
     entrance: SocketAddr,
     exchange: Arc<Exchange>,
     // The order is the order of ending.
@@ -56,7 +65,8 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Starts `rival` on `line` and returns when it has carried a byte to the origin and back.
-    pub(super) fn set(line: LineKind, rival: Rival, programs: &Programs) -> Result<Self> {
+    pub(super) fn set(line: LineKind, rival: Rival, tools: &Tools) -> Result<Self> {
+        tools.interrupt.check()?;
         let place = Place::make(line, rival.congestion())?;
         let (near, far) = (place.runtime(Side::Near)?, place.runtime(Side::Far)?);
         let exchange = Arc::new(Exchange::default());
@@ -66,13 +76,14 @@ impl Stage {
             .tempdir()?;
         let pair = rival.start(&Setup {
             place: &place,
-            programs,
+            programs: &tools.programs,
             origin: (Ipv4Addr::LOCALHOST, origin.address().port()).into(),
             directory: directory.path(),
         })?;
         let mut stage = Self {
             line,
             rival,
+            tools: tools.clone(),
             entrance: pair.entrance,
             exchange,
             processes: pair.processes,
@@ -87,8 +98,9 @@ impl Stage {
     }
 
     /// Ends everything and starts the same anew, with nothing on its way.
-    pub(super) fn renew(&mut self, programs: &Programs) -> Result<()> {
-        *self = Self::set(self.line, self.rival, programs)?;
+    pub(super) fn renew(&mut self) -> Result<()> {
+        let tools = self.tools.clone();
+        *self = Self::set(self.line, self.rival, &tools)?;
         Ok(())
     }
 
@@ -155,6 +167,7 @@ impl Stage {
     fn wait_for_byte(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
+            self.tools.interrupt.check()?;
             for process in &mut self.processes {
                 process.check()?;
             }
@@ -176,9 +189,16 @@ impl Stage {
         &self,
         load: impl Future<Output = io::Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let played = self.near.spawn(async move { timeout(STALL, load).await });
-        let ended = self.near.block_on(played).context("the load panicked")?;
-        Ok(ended.map_err(|_| anyhow!("it stalled for {STALL:?}"))??)
+        let asked = self.tools.interrupt.clone().asked();
+        let played = self.near.spawn(async move {
+            tokio::select! {
+                played = timeout(STALL, load) => {
+                    Ok(played.map_err(|_| anyhow!("it stalled for {STALL:?}"))??)
+                }
+                () = asked => bail!("interrupted"),
+            }
+        });
+        self.near.block_on(played).context("the load panicked")?
     }
 }
 

@@ -1,65 +1,27 @@
 //! The figures as tables: a line of the emulator each, a measure a row, a peer a column.
 
-use std::fmt::Write;
-
 use super::metric::Metric;
 use super::report::{NotRun, Report};
+use super::sheet::{Medium, Sheet};
 
 /// What stands where there is no figure.
-const NOT_RUN: &str = "not run";
+pub(super) const NOT_RUN: &str = "not run";
 
-/// For a terminal.
-pub(super) fn text(report: &Report) -> String {
+/// Everything that was found, and what was not run.
+pub(super) fn all(report: &Report, medium: Medium) -> String {
     let mut text = format!("{}\n", report.machine.text());
     for line in report.lines() {
         let peers = report.peers(line);
-        let _ = write!(text, "\n{line:42}");
-        for peer in &peers {
-            let _ = write!(text, " {peer:>14}");
-        }
-        text.push('\n');
+        let names = peers.iter().map(|peer| (*peer).to_owned());
+        let mut sheet = Sheet::new(std::iter::once(String::new()).chain(names).collect(), 1);
         for metric in metrics(report, line) {
-            let _ = write!(text, "{:42}", label(metric));
-            for peer in &peers {
-                let _ = write!(text, " {:>14}", cell(report, line, peer, metric));
-            }
-            text.push('\n');
+            let cells = peers.iter().map(|peer| cell(report, line, peer, metric));
+            sheet.add(std::iter::once(label(metric)).chain(cells).collect());
         }
+        text += &medium.title(line);
+        text += &sheet.write(medium);
     }
-    if !report.not_run.is_empty() {
-        text += "\nNot run:\n";
-    }
-    for sentence in sentences(&report.not_run) {
-        let _ = writeln!(text, "  {sentence}");
-    }
-    text
-}
-
-/// For a page of documentation.
-pub(super) fn markdown(report: &Report) -> String {
-    let mut text = format!("{}\n", report.machine.text());
-    for line in report.lines() {
-        let peers = report.peers(line);
-        let _ = write!(text, "\n### {line}\n\n| |");
-        for peer in &peers {
-            let _ = write!(text, " {peer} |");
-        }
-        let _ = writeln!(text, "\n|---|{}", "---:|".repeat(peers.len()));
-        for metric in metrics(report, line) {
-            let _ = write!(text, "| {} |", label(metric));
-            for peer in &peers {
-                let _ = write!(text, " {} |", cell(report, line, peer, metric));
-            }
-            text.push('\n');
-        }
-    }
-    if !report.not_run.is_empty() {
-        text += "\nNot run:\n\n";
-    }
-    for sentence in sentences(&report.not_run) {
-        let _ = writeln!(text, "- {sentence}");
-    }
-    text
+    text + &medium.list("Not run", &sentences(&report.not_run))
 }
 
 /// Those of which there is any figure on that line.
@@ -141,7 +103,7 @@ mod tests {
         report.add("loopback", "wanproxy", Metric::RandomUp, 1234.5);
         report.add("loopback", "direct", Metric::PingP50, 0.0123);
         report.leave_out("loopback", "stunnel", None, "stunnel is not installed");
-        let text = markdown(&report);
+        let text = all(&report, Medium::Page);
         assert!(text.contains("| | wanproxy | direct | stunnel |"), "{text}");
         assert!(
             text.contains("| random, up, MB/s | 1234 | not run | not run |"),

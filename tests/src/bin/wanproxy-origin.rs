@@ -1,4 +1,4 @@
-//! A web server for trying wanproxy out: serves the files of one directory over HTTP/1.1, and probes such a server.
+//! A web server for trying wanproxy out: serves the files of one directory over HTTP/1.1, passes connections on to such a server, or probes it.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
+use wanproxy_tests::asked_to_end;
 use wanproxy_tests::fetch::{Request, fetch};
-use wanproxy_tests::origin::{Content, HttpOrigin};
+use wanproxy_tests::origin::{Content, HttpOrigin, Server};
 
 /// All files together, in bytes: they are kept in memory.
 const MAX_DIRECTORY_BYTES: u64 = 1024 * 1024 * 1024;
@@ -29,10 +31,13 @@ struct Options {
     #[arg(
         long,
         value_name = "DIR",
-        required_unless_present = "check",
-        conflicts_with = "check"
+        required_unless_present_any = ["relay", "check"],
+        conflicts_with_all = ["relay", "check"]
     )]
     directory: Option<PathBuf>,
+    /// Serve nothing: pass each connection on to this address, as it is
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "check")]
+    relay: Option<SocketAddr>,
     /// Serve nothing: fetch this http://HOST:PORT/PATH, and fail when that fails
     #[arg(long, value_name = "URL")]
     check: Option<String>,
@@ -52,17 +57,39 @@ fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match (&options.check, &options.directory) {
-        (Some(url), _) => runtime.block_on(check(url)),
-        (None, Some(directory)) => runtime.block_on(serve(options.listen, directory)),
-        (None, None) => bail!("nothing to do; name a --directory to serve or a URL to --check"),
+    match (&options.check, options.relay, &options.directory) {
+        (Some(url), _, _) => runtime.block_on(check(url)),
+        (None, Some(target), _) => runtime.block_on(relay(options.listen, target)),
+        (None, None, Some(directory)) => runtime.block_on(serve(options.listen, directory)),
+        (None, None, None) => bail!(
+            "nothing to do; name a --directory to serve, an address to --relay to or a URL to --check"
+        ),
     }
+}
+
+async fn relay(listen: SocketAddr, target: SocketAddr) -> Result<()> {
+    let ended = asked_to_end()?;
+    let relay = Server::start_on(listen, move |mut near| async move {
+        let mut far = TcpStream::connect(target).await?;
+        copy_bidirectional(&mut near, &mut far).await?;
+        Ok(())
+    })
+    .with_context(|| format!("cannot listen on {listen}"))?;
+    announce("relay", relay.address())?;
+    ended.await;
+    Ok(())
+}
+
+fn announce(name: &str, address: SocketAddr) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "listening {name} http {address}")?;
+    stdout.flush()?;
+    Ok(())
 }
 
 async fn serve(listen: SocketAddr, directory: &Path) -> Result<()> {
     // Before the first line of output: whoever reads that may send the signal at once.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = asked_to_end()?;
     let origin =
         HttpOrigin::start_on(listen).with_context(|| format!("cannot listen on {listen}"))?;
     // The root answers as well, so that a probe needs to know no file's name.
@@ -72,14 +99,8 @@ async fn serve(listen: SocketAddr, directory: &Path) -> Result<()> {
         origin.put(&format!("/{name}"), content);
     }
     origin.put("/", Content::Bytes(names.into()));
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "listening origin http {}", origin.address())?;
-    stdout.flush()?;
-    drop(stdout);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    announce("origin", origin.address())?;
+    ended.await;
     Ok(())
 }
 
@@ -156,6 +177,8 @@ mod tests {
         Options::command().debug_assert();
         assert!(Options::try_parse_from(["wanproxy-origin"]).is_err());
         let both = ["wanproxy-origin", "--directory", "x", "--check", "y"];
+        assert!(Options::try_parse_from(both).is_err());
+        let both = ["wanproxy-origin", "--relay", "[::1]:1", "--directory", "x"];
         assert!(Options::try_parse_from(both).is_err());
     }
 

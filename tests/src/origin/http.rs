@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Head, Server, read_head};
+use crate::packets::Place;
 use crate::payload::Payload;
 
 /// Bytes made or read at a time.
@@ -66,6 +67,19 @@ impl HttpOrigin {
         let contents = Contents::default();
         let served = Arc::clone(&contents);
         let server = Server::start_on(address, move |connection| {
+            serve(connection, Arc::clone(&served))
+        })?;
+        Ok(Self { server, contents })
+    }
+
+    /// Starts an origin without any content on this address in `place`.
+    ///
+    /// # Errors
+    /// When no socket can be had there.
+    pub fn start_in(place: &Place, address: SocketAddr) -> anyhow::Result<Self> {
+        let contents = Contents::default();
+        let served = Arc::clone(&contents);
+        let server = Server::start_in_at(place, address, move |connection| {
             serve(connection, Arc::clone(&served))
         })?;
         Ok(Self { server, contents })

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun_rs::SyncDevice;
 
+use super::From;
 use super::model::{Model, PacketCounters, Settings};
 
 /// A thread that has nothing to do looks this often whether it should end.
@@ -20,16 +21,57 @@ const READS_MAX: usize = 32;
 /// Room for a packet and more.
 const PACKET_MAX_BYTES: usize = 2048;
 
-/// One direction of a running line; ends when dropped.
+/// Both directions of a running line; ends when dropped.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+pub(super) struct Directions {
+    near_to_far: Forwarder,
+    far_to_near: Forwarder,
+}
+
+impl Directions {
+    /// Between two devices; `seed` fixes what happens to packets.
+    pub(super) fn start(
+        near: Arc<SyncDevice>,
+        far: Arc<SyncDevice>,
+        settings: Settings,
+        seed: u64,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            near_to_far: Forwarder::start(near.clone(), far.clone(), settings.clone(), seed)?,
+            far_to_near: Forwarder::start(far, near, settings, !seed)?,
+        })
+    }
+
+    pub(super) fn set(&self, settings: &Settings) {
+        self.near_to_far.set(settings.clone());
+        self.far_to_near.set(settings.clone());
+    }
+
+    /// Whether packets pass.
+    pub(super) fn set_up(&self, is_up: bool) {
+        self.near_to_far.set_up(is_up);
+        self.far_to_near.set_up(is_up);
+    }
+
+    /// What one direction has carried.
+    pub(super) fn counters(&self, from: From) -> PacketCounters {
+        match from {
+            From::Near => self.near_to_far.counters(),
+            From::Far => self.far_to_near.counters(),
+        }
+    }
+}
+
+/// One direction of it.
+#[derive(Debug)]
+struct Forwarder {
     model: Arc<Mutex<Model>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Forwarder {
-    pub(super) fn start(
+    fn start(
         source: Arc<SyncDevice>,
         target: Arc<SyncDevice>,
         settings: Settings,
@@ -53,15 +95,15 @@ impl Forwarder {
         })
     }
 
-    pub(super) fn set(&self, settings: Settings) {
+    fn set(&self, settings: Settings) {
         lock(&self.model).set(settings);
     }
 
-    pub(super) fn set_up(&self, is_up: bool) {
+    fn set_up(&self, is_up: bool) {
         lock(&self.model).set_up(is_up);
     }
 
-    pub(super) fn counters(&self) -> PacketCounters {
+    fn counters(&self) -> PacketCounters {
         lock(&self.model).counters()
     }
 }

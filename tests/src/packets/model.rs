@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 /// What the line is like; the same in both directions.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +36,7 @@ impl Default for Settings {
 }
 
 /// What one direction has carried, since it was started. Bytes include IP headers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketCounters {
     /// Packets that were offered.
     pub offered: u64,

@@ -4,29 +4,45 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{io, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// Where a program runs: on the host, or in a namespace that somebody else holds.
+/// Where a program runs: on the host, or in a namespace that somebody else holds; and with which further environment.
 #[derive(Clone, Debug, Default)]
-pub struct Place(Option<String>);
+pub struct Place {
+    space: Option<String>,
+    environment: Vec<(String, PathBuf)>,
+}
 
 impl Place {
     /// A command that runs `program` there. Its process is the program's own: a signal to it reaches the program.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let Some(name) = &self.0 else {
-            return Command::new(program);
+        let mut command = if let Some(name) = &self.space {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", name]).arg(program);
+            command
+        } else {
+            Command::new(program)
         };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", name]).arg(program);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// The same place, where programs are also given this environment.
+    #[must_use]
+    pub fn with_environment(self, environment: Vec<(String, PathBuf)>) -> Self {
+        Self {
+            environment,
+            ..self
+        }
     }
 
     /// Runs `work` there: on this thread, or on one of its own inside the namespace. Sockets that it opens belong there, and go on working
@@ -35,7 +51,7 @@ impl Place {
     /// # Errors
     /// Those of `work`, and when the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> Result<T> {
-        let Some(name) = &self.0 else {
+        let Some(name) = &self.space else {
             return Ok(work()?);
         };
         let path = Path::new("/run/netns").join(name);
@@ -75,6 +91,16 @@ impl Space {
         Ok(space)
     }
 
+    /// A namespace of its own that has a loopback device and nothing else.
+    ///
+    /// # Errors
+    /// When `ip` refuses; see [`PacketLine::possible`](super::PacketLine::possible).
+    pub fn alone(name: &str) -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        Self::create(format!("wanproxy-{}-{name}-{number}", std::process::id()))
+    }
+
     /// The namespace's name, as `ip netns` lists it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -84,7 +110,10 @@ impl Space {
     /// The namespace as a place to run programs in, for as long as it exists.
     #[must_use]
     pub fn place(&self) -> Place {
-        Place(Some(self.name.clone()))
+        Place {
+            space: Some(self.name.clone()),
+            environment: Vec::new(),
+        }
     }
 
     /// As [`Place::command`].
@@ -140,6 +169,19 @@ impl Space {
         ])
     }
 
+    /// Gives the device another address in place of the one it has.
+    pub(super) fn replace_address(
+        &self,
+        device: &str,
+        old: Ipv4Addr,
+        new: Ipv4Addr,
+        peer: Ipv4Addr,
+    ) -> Result<()> {
+        let (old, new, peer) = (old.to_string(), new.to_string(), peer.to_string());
+        self.ip(["addr", "del", &old, "peer", &peer, "dev", device])?;
+        self.ip(["addr", "add", &new, "peer", &peer, "dev", device])
+    }
+
     /// Gives the device a further address.
     ///
     /// # Errors
@@ -156,7 +198,7 @@ impl Space {
         self.ip(["route", "add", target, "dev", device])
     }
 
-    fn ip<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
+    pub(super) fn ip<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
         let own = ["-n", self.name.as_str()];
         ip(own.into_iter().chain(arguments))
     }

@@ -1,6 +1,7 @@
 //! What a pair is made of, and the order in which it starts.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +46,8 @@ pub struct PairBuilder {
     server_toml: String,
     client_toml: String,
     show_build: bool,
+    client_environment: Vec<(String, PathBuf)>,
+    server_environment: Vec<(String, PathBuf)>,
 }
 
 impl PairBuilder {
@@ -115,6 +118,20 @@ impl PairBuilder {
         self
     }
 
+    /// Starts the client edge with this further environment.
+    #[must_use]
+    pub fn client_environment(mut self, environment: Vec<(String, PathBuf)>) -> Self {
+        self.client_environment = environment;
+        self
+    }
+
+    /// Starts the server edge with this further environment.
+    #[must_use]
+    pub fn server_environment(mut self, environment: Vec<(String, PathBuf)>) -> Self {
+        self.server_environment = environment;
+        self
+    }
+
     /// Lets cargo show its progress while it builds the programs.
     #[must_use]
     pub const fn show_build(mut self) -> Self {
@@ -149,7 +166,7 @@ impl PairBuilder {
         commands::init(&programs, &server_directory, &allow).await?;
         config::write_server(&server_directory, self.places.tunnel, &self.server_toml)?;
         let server = EdgeProcess::start_in(
-            self.places.server,
+            self.places.server.with_environment(self.server_environment),
             programs.server(),
             &server_directory.join("server.toml"),
         )
@@ -171,7 +188,7 @@ impl PairBuilder {
             &self.client_toml,
         )?;
         let client = EdgeProcess::start_in(
-            self.places.client,
+            self.places.client.with_environment(self.client_environment),
             programs.client(),
             &client_directory.join("client.toml"),
         )

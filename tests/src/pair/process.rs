@@ -1,6 +1,7 @@
 //! One edge as a process: its sockets, its log, its admin endpoint and its end.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct EdgeProcess {
     place: Place,
     program: PathBuf,
     config: PathBuf,
+    /// What follows on its command line.
+    arguments: Vec<OsString>,
     log: PathBuf,
     child: Child,
     sockets: Sockets,
@@ -45,7 +48,23 @@ pub struct EdgeProcess {
 /// What the edge said on stdout: each socket's name, kind and address.
 #[derive(Debug, Default)]
 struct Sockets {
-    by_name: HashMap<String, (String, SocketAddr)>,
+    by_name: HashMap<String, (String, At)>,
+}
+
+/// Where a socket listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum At {
+    Address(SocketAddr),
+    Path(PathBuf),
+}
+
+impl At {
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Path(_) => None,
+        }
+    }
 }
 
 impl EdgeProcess {
@@ -64,8 +83,9 @@ impl EdgeProcess {
     /// As [`start`](Self::start).
     pub async fn start_in(place: Place, program: &Path, config: &Path) -> Result<Self> {
         let log = config.with_extension("log");
-        let (child, sockets) = start(&place, program, config, &log).await?;
+        let (child, sockets) = start(&place, program, config, &[], &log).await?;
         Ok(Self {
+            arguments: Vec::new(),
             place,
             program: program.to_owned(),
             config: config.to_owned(),
@@ -81,10 +101,45 @@ impl EdgeProcess {
     /// As [`start`](Self::start).
     pub async fn restart(&mut self) -> Result<()> {
         self.end();
-        let (child, sockets) = start(&self.place, &self.program, &self.config, &self.log).await?;
+        let (child, sockets) = self.start_another().await?;
         self.child = child;
         self.sockets = sockets;
         Ok(())
+    }
+
+    /// The same, with these arguments from now on.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn restart_with(&mut self, arguments: &[&OsStr]) -> Result<()> {
+        self.arguments = arguments
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
+        self.restart().await
+    }
+
+    /// Starts another process of the same program, configuration and arguments, while this one runs. The other one is this edge from now on, and
+    /// this one is returned. Both log to one file.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); nothing has changed then.
+    pub async fn replace(&mut self) -> Result<Self> {
+        let (child, sockets) = self.start_another().await?;
+        Ok(Self {
+            place: self.place.clone(),
+            program: self.program.clone(),
+            config: self.config.clone(),
+            arguments: self.arguments.clone(),
+            log: self.log.clone(),
+            child: std::mem::replace(&mut self.child, child),
+            sockets: std::mem::replace(&mut self.sockets, sockets),
+        })
+    }
+
+    async fn start_another(&self) -> Result<(Child, Sockets)> {
+        let (program, config) = (&self.program, &self.config);
+        start(&self.place, program, config, &self.arguments, &self.log).await
     }
 
     /// Address of the listener called `name`.
@@ -92,13 +147,24 @@ impl EdgeProcess {
     /// # Errors
     /// When it has none of that name.
     pub fn address(&self, name: &str) -> Result<SocketAddr> {
-        let found = self.sockets.by_name.get(name).map(|(_, address)| *address);
-        found.with_context(|| {
+        let found = self.sockets.by_name.get(name);
+        found.and_then(|(_, at)| at.address()).with_context(|| {
             format!(
-                "it does not listen as {name:?}; it said {:?}",
+                "it does not listen at an address as {name:?}; it said {:?}",
                 self.sockets.by_name
             )
         })
+    }
+
+    /// Path of the Unix socket of the listener called `name`.
+    ///
+    /// # Errors
+    /// When it has none of that name, or that one is at an address.
+    pub fn path(&self, name: &str) -> Result<&Path> {
+        match self.sockets.by_name.get(name) {
+            Some((_, At::Path(path))) => Ok(path),
+            found => bail!("{name:?} listens at no Unix socket: {found:?}"),
+        }
     }
 
     /// Connects to the listener called `name`, from where the edge runs.
@@ -302,7 +368,11 @@ impl Sockets {
         self.by_name
             .values()
             .find(|(known, _)| known == kind)
-            .map(|(_, address)| *address)
+            .and_then(|(_, at)| at.address())
+    }
+
+    fn has_kind(&self, kind: &str) -> bool {
+        self.by_name.values().any(|(known, _)| known == kind)
     }
 
     /// Takes a line `listening NAME KIND ADDRESS`.
@@ -311,19 +381,20 @@ impl Sockets {
         let ["listening", name, kind, address] = words[..] else {
             bail!("not a listening line: {line:?}")
         };
-        let address = address
-            .parse()
-            .with_context(|| format!("no address in {line:?}"))?;
-        self.by_name
-            .insert(name.to_owned(), (kind.to_owned(), address));
+        let at = match address.strip_prefix("unix:") {
+            Some(path) => At::Path(path.into()),
+            None => At::Address(
+                address
+                    .parse()
+                    .with_context(|| format!("no address in {line:?}"))?,
+            ),
+        };
+        self.by_name.insert(name.to_owned(), (kind.to_owned(), at));
         Ok(())
     }
 
     fn has(&self, expected: &super::config::Expected) -> bool {
-        expected
-            .kinds
-            .iter()
-            .all(|kind| self.of_kind(kind).is_some())
+        expected.kinds.iter().all(|kind| self.has_kind(kind))
             && expected
                 .names
                 .iter()
@@ -335,6 +406,7 @@ async fn start(
     place: &Place,
     program: &Path,
     config: &Path,
+    arguments: &[OsString],
     log: &Path,
 ) -> Result<(Child, Sockets)> {
     let expected = super::config::expected_sockets(config)?;
@@ -342,6 +414,7 @@ async fn start(
     let mut child = Command::from(place.command(program))
         .args(["run", "--config"])
         .arg(config)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(stderr)
@@ -422,7 +495,11 @@ mod tests {
             .unwrap();
         sockets.take("listening files forward [::1]:8445").unwrap();
         assert_eq!(sockets.of_kind("tunnel").unwrap().port(), 7443);
-        assert_eq!(sockets.by_name["files"].1.port(), 8445);
+        let files = At::Address("[::1]:8445".parse().unwrap());
+        assert_eq!(sockets.by_name["files"].1, files);
+        sockets.take("listening app http unix:/run/app").unwrap();
+        assert_eq!(sockets.by_name["app"].1, At::Path("/run/app".into()));
+        assert!(sockets.has_kind("http") && sockets.of_kind("http").is_none());
         for bad in [
             "",
             "listening",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// The executables of both edges.
 #[derive(Clone, Debug)]
@@ -55,11 +55,15 @@ fn find(show: Show) -> Result<Programs> {
     let place = Place::of(&executable).context("this executable stands in no directory")?;
     match std::env::var_os("CARGO") {
         Some(cargo) => build(Path::new(&cargo), &place, show)?,
-        None if !place.program("wanproxy-server").exists() => bail!(
-            "no wanproxy-server beside {}: start this through cargo, or put both programs there",
-            executable.display()
-        ),
-        None => {}
+        None => {
+            for name in ["wanproxy-client", "wanproxy-server"] {
+                ensure!(
+                    place.program(name).exists(),
+                    "no {name} beside {}: start this through cargo, or build it there (cargo build -p {name})",
+                    executable.display()
+                );
+            }
+        }
     }
     Ok(Programs {
         client: place.program("wanproxy-client"),
@@ -94,7 +98,7 @@ impl Place {
     }
 
     /// The options that make cargo build into this directory: `TARGET_DIR[/TRIPLE]/PROFILE`. Cargo marks a target
-    /// directory by a file.
+    /// directory that it has made by one file, and any by another.
     fn cargo_options(&self) -> Option<Vec<std::ffi::OsString>> {
         let profile = match self.directory.file_name()?.to_str()? {
             "debug" => "dev",
@@ -102,7 +106,8 @@ impl Place {
         };
         let mut options: Vec<std::ffi::OsString> = vec!["--profile".into(), profile.into()];
         let mut target = self.directory.parent()?;
-        if !target.join("CACHEDIR.TAG").exists() {
+        let is_target = |file: &str| target.join(file).exists();
+        if !is_target("CACHEDIR.TAG") && !is_target(".rustc_info.json") {
             let triple = target.file_name()?;
             options.extend(["--target".into(), triple.to_owned()]);
             target = target.parent()?;
@@ -171,8 +176,14 @@ mod tests {
 
     #[test]
     fn options_lead_back_to_the_directory_of_the_executable() {
+        for mark in ["CACHEDIR.TAG", ".rustc_info.json"] {
+            lead_back(mark);
+        }
+    }
+
+    fn lead_back(mark: &str) {
         let target = tempfile::tempdir().unwrap();
-        std::fs::write(target.path().join("CACHEDIR.TAG"), "").unwrap();
+        std::fs::write(target.path().join(mark), "").unwrap();
         let options = |inside: &str| {
             let place = Place::of(&target.path().join(inside)).unwrap();
             let words = place.cargo_options().unwrap();

@@ -6,7 +6,7 @@ use super::*;
 
 /// Which edge is meant.
 #[derive(Clone, Copy)]
-enum Side {
+pub(super) enum Side {
     Client,
     Server,
 }
@@ -35,7 +35,12 @@ impl Side {
 }
 
 /// Runs `history WORDS` with the configuration of an edge, which here names the port that the edge was given.
-async fn command(pair: &Pair, side: Side, words: &[&str], admin: Option<SocketAddr>) -> Output {
+pub(super) async fn command(
+    pair: &Pair,
+    side: Side,
+    words: &[&str],
+    admin: Option<SocketAddr>,
+) -> Output {
     let config = side.edge(pair).config();
     let mut table: toml::Table = std::fs::read_to_string(config).unwrap().parse().unwrap();
     match admin {
@@ -50,7 +55,7 @@ async fn command(pair: &Pair, side: Side, words: &[&str], admin: Option<SocketAd
     run_command(side.program(pair), arguments).await.unwrap()
 }
 
-fn json(output: &Output) -> Value {
+pub(super) fn json(output: &Output) -> Value {
     serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
 }
 
@@ -84,6 +89,7 @@ async fn a_running_edge_is_asked() {
             "{found}"
         );
         assert_eq!(found["damaged_pages"], 0);
+        assert_eq!(found["damaged_manifests"], Value::Array(Vec::new()));
         let status = side.edge(&pair).status_json().await.unwrap();
         let jobs = status["jobs"].as_array().unwrap();
         let done = |job: &&Value| job["why"] == "verify" && job["state"] == "finished";
@@ -125,7 +131,7 @@ async fn the_directory_of_a_stopped_edge_is_opened() {
     let (mut pair, origin) = measured("", "").await;
     let file = File::random(&origin, 71, 4);
     file.cost(&pair).await;
-    stop_both(&mut pair).await;
+    stop_written(&mut pair).await;
     for side in [Side::Client, Side::Server] {
         let stats = command(&pair, side, &["stats", "--json"], None).await;
         assert_eq!(stats.code, Some(0), "{}", stats.stderr);
@@ -172,6 +178,7 @@ async fn the_directory_of_a_stopped_edge_is_opened() {
         "more than the page was lost: {cost} bytes"
     );
     stop_both(&mut pair).await;
+    a_damaged_manifest_is_named(&pair).await;
     for side in [Side::Client, Side::Server] {
         let cleared = command(&pair, side, &["clear"], None).await;
         assert_eq!(cleared.code, Some(0), "{}", cleared.stderr);
@@ -185,6 +192,51 @@ async fn the_directory_of_a_stopped_edge_is_opened() {
     restart_both(&mut pair).await;
     let again = file.cost(&pair).await;
     assert!(again >= file.len(), "it was remembered: {again} bytes");
+    stop_both(&mut pair).await;
+    for directory in directories(&pair) {
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+    // Who reads JSON finds the same keys where there is nothing yet.
+    for (word, key) in [
+        ("stats", "domains"),
+        ("verify", "damaged_pages"),
+        ("clear", "cleared"),
+    ] {
+        let nothing = command(&pair, Side::Server, &[word, "--json"], None).await;
+        assert_eq!(nothing.code, Some(0), "{}", nothing.stderr);
+        assert!(json(&nothing).get(key).is_some(), "{}", nothing.stdout);
+    }
+}
+
+/// A stopped server whose own log has a manifest with a bit turned around.
+async fn a_damaged_manifest_is_named(pair: &Pair) {
+    let verify = async || json(&command(pair, Side::Server, &["verify", "--json"], None).await);
+    assert_eq!(
+        verify().await["damaged_manifests"],
+        Value::Array(Vec::new())
+    );
+    let [server, _] = directories(pair);
+    let manifest = files(&server)
+        .into_iter()
+        .find(|path| path.ends_with("own/manifest"))
+        .unwrap();
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&manifest, bytes).unwrap();
+    let verified = command(pair, Side::Server, &["verify", "--json"], None).await;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    let found = json(&verified);
+    assert_eq!(found["damaged_pages"], 0);
+    let named = manifest.strip_prefix(&server).unwrap().to_str().unwrap();
+    assert_eq!(found["damaged_manifests"], serde_json::json!([named]));
+    assert!(
+        verified
+            .stderr
+            .contains(&server.join(named).parent().unwrap().display().to_string()),
+        "{}",
+        verified.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

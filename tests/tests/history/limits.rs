@@ -2,6 +2,7 @@
 
 use wanproxy_tests::skip;
 
+use super::commands::{Side, command, json};
 use super::*;
 
 /// Has a small file system of its own until it is dropped.
@@ -34,6 +35,33 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Waits until the edge's histories are read-only, or are not any more.
+async fn is_read_only(edge: &EdgeProcess, wanted: bool) {
+    eventually("the disk is full, or not", async || {
+        let status = edge.status_json().await.unwrap();
+        if status["history"]["read_only"] == wanted {
+            Ok(())
+        } else {
+            Err(edge.last_log_lines())
+        }
+    })
+    .await;
+}
+
+/// Waits until what has come is remembered.
+async fn is_remembered(file: &File, pair: &Pair) {
+    eventually("new bytes are remembered again", async || {
+        file.cost(pair).await;
+        let cost = file.cost(pair).await;
+        if cost <= file.len() / 100 {
+            Ok(())
+        } else {
+            Err(cost)
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_said_once_and_streams_go_on() {
     let place = tempfile::tempdir().unwrap();
@@ -52,42 +80,114 @@ async fn a_full_disk_is_said_once_and_streams_go_on() {
     for seed in 30..34 {
         File::random(&origin, seed, 8).cost(&pair).await;
     }
-    eventually("the disk is full", async || {
-        let status = pair.client().status_json().await.unwrap();
-        if status["history"]["read_only"] == true {
-            Ok(())
-        } else {
-            Err(status)
-        }
-    })
-    .await;
+    is_read_only(pair.client(), true).await;
     let warning = "cannot be written to disk";
     assert_eq!(logged(pair.client(), warning), 1, "{}", pair.client().log());
     // The other side has room, and knows that this one takes nothing.
     File::random(&origin, 35, 8).cost(&pair).await;
     std::fs::remove_file(&ballast).unwrap();
-    eventually("the disk is used again", async || {
-        let status = pair.client().status_json().await.unwrap();
-        if status["history"]["read_only"] == false {
-            Ok(())
-        } else {
-            Err(pair.client().last_log_lines())
-        }
-    })
-    .await;
+    is_read_only(pair.client(), false).await;
     assert_eq!(logged(pair.client(), warning), 1);
     assert_eq!(logged(pair.client(), "written to disk again"), 1);
     let file = File::random(&origin, 36, 2);
-    eventually("new bytes are remembered again", async || {
-        file.cost(&pair).await;
-        let cost = file.cost(&pair).await;
-        if cost <= file.len() / 100 {
-            Ok(())
-        } else {
-            Err(cost)
-        }
-    })
-    .await;
+    is_remembered(&file, &pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_at_the_end_and_at_the_start_loses_nothing_and_can_be_emptied() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = place.path().join("disk");
+    let _mounted = match SmallDisk::mount(&disk, 16) {
+        Ok(mounted) => mounted,
+        Err(why) => return skip("histories on a disk that is full at the start", &why),
+    };
+    let config = format!(
+        "[history]\ndirectory = \"{}\"\nsize = \"256MiB\"\n",
+        disk.join("history").display()
+    );
+    let (mut pair, origin) = measured("", &config).await;
+    let file = File::random(&origin, 37, 4);
+    file.cost(&pair).await;
+    written(&pair).await;
+    for seed in 38..40 {
+        File::random(&origin, seed, 8).cost(&pair).await;
+    }
+    is_read_only(pair.client(), true).await;
+    restart_both(&mut pair).await;
+    file.is_warm(&pair).await;
+    // What was in memory only at the end may have found room, and then nothing is waiting for any.
+    File::random(&origin, 42, 8).cost(&pair).await;
+    is_read_only(pair.client(), true).await;
+    assert_eq!(logged(pair.client(), "cannot be written to disk"), 2);
+    let admin = Some(pair.client().admin_address().unwrap());
+    let verified = command(&pair, Side::Client, &["verify", "--json"], admin).await;
+    assert_eq!(json(&verified)["damaged_pages"], 0, "{verified:?}");
+    // What takes the room is what is forgotten.
+    let cleared = command(&pair, Side::Client, &["clear"], admin).await;
+    assert_eq!(cleared.code, Some(0), "{cleared:?}");
+    is_read_only(pair.client(), false).await;
+    let small = File::random(&origin, 41, 1);
+    is_remembered(&small, &pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_on_a_stopped_edge_need_no_room_on_its_disk() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = place.path().join("disk");
+    let _mounted = match SmallDisk::mount(&disk, 32) {
+        Ok(mounted) => mounted,
+        Err(why) => return skip("commands on a full disk", &why),
+    };
+    let directory = disk.join("history");
+    let config = format!(
+        "[history]\ndirectory = \"{}\"\nsize = \"256MiB\"\n",
+        directory.display()
+    );
+    let (mut pair, origin) = measured("", &config).await;
+    let file = File::random(&origin, 44, 4);
+    file.cost(&pair).await;
+    written(&pair).await;
+    stop_both(&mut pair).await;
+    let mut ballast = std::fs::File::create(disk.join("ballast")).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(1), &mut ballast).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let run = async |words: &[&str]| command(&pair, Side::Client, words, None).await;
+    let verified = run(&["verify", "--json"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    assert_eq!(verified.stderr, "");
+    let found = json(&verified);
+    assert_eq!(found["damaged_pages"], 0);
+    assert!(
+        found["checked_bytes"].as_u64().unwrap() >= file.len(),
+        "{found}"
+    );
+    let stats = run(&["stats", "--json"]).await;
+    assert_eq!(stats.code, Some(0), "{stats:?}");
+    // What is damaged is told, and so is that it cannot be noted.
+    let segment = files(&directory)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "seg"))
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
+    let opened = std::fs::File::options().write(true).open(segment).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&opened, b"damage", 1 << 20).unwrap();
+    let verified = run(&["verify"]).await;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    assert!(
+        verified.stdout.contains("1 page of 64 KiB was damaged"),
+        "{verified:?}"
+    );
+    assert!(verified.stderr.contains("cannot be noted"), "{verified:?}");
+    let cleared = run(&["clear"]).await;
+    assert_eq!(cleared.code, Some(0), "{cleared:?}");
+    assert_eq!(
+        json(&run(&["stats", "--json"]).await)["domains"],
+        serde_json::json!([])
+    );
+    drop(ballast);
+    std::fs::remove_file(disk.join("ballast")).unwrap();
+    restart_both(&mut pair).await;
+    is_remembered(&file, &pair).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

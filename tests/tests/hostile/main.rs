@@ -2,13 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod again;
+mod bombs;
+mod bounds;
+mod credit;
+mod lies;
 mod peer;
+mod tiny;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
-use codec::block::{BlockHeader, BodyKind, Space, Span, ops};
+use codec::block::{BlockHeader, BlockVersion, BodyKind, Known, Space, Span, ops};
 use codec::frame::{
     Coverage, CoverageFrame, Data, DomainId, Epoch, Frame, HelloStatus, HistorySide, Open,
     StreamId, Target,
@@ -32,9 +39,15 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
+        Self::with("").await
+    }
+
+    /// The same with `server_toml` merged into the server's configuration.
+    async fn with(server_toml: &str) -> Self {
         let echo = origin::echo().unwrap();
         let pair = Pair::builder()
             .forward("echo", echo.address())
+            .server_toml(server_toml)
             .start()
             .await
             .unwrap();
@@ -266,13 +279,7 @@ async fn a_reference_to_bytes_never_exchanged_ends_the_tunnel() {
     ] {
         let mut link = scene.link().await;
         link.greet().await;
-        link.send(&open(1, 1, listener.local_addr().unwrap()))
-            .await
-            .unwrap();
-        link.receive_until("Opened", |frame| {
-            matches!(frame, Frame::Opened(_)).then_some(())
-        })
-        .await;
+        opens(&mut link, &listener).await;
         link.send(&copying_block(2, 1, space, position))
             .await
             .unwrap();
@@ -378,6 +385,17 @@ async fn other_authority(pair: &Pair) -> PathBuf {
     client
 }
 
+/// Opens stream 1 to `target`, and waits until it is reached.
+async fn opens(link: &mut Peer, target: &TcpListener) {
+    link.send(&open(1, 1, target.local_addr().unwrap()))
+        .await
+        .unwrap();
+    link.receive_until("Opened", |frame| {
+        matches!(frame, Frame::Opened(_)).then_some(())
+    })
+    .await;
+}
+
 fn open(number: u64, stream: u64, target: SocketAddr) -> Frame {
     Frame::Open(Open {
         number,
@@ -385,19 +403,32 @@ fn open(number: u64, stream: u64, target: SocketAddr) -> Frame {
         domain: Some(DomainId::SHARED),
         target: Target::Address(target),
         service: "files".to_owned(),
+        source: None,
+        weight: NonZeroU16::MIN,
     })
 }
 
 /// A block whose bytes are 64 that were never exchanged.
 fn copying_block(number: u64, stream: u64, space: Space, position: u64) -> Frame {
-    let mut operations = ops::Writer::new();
+    copying_block_of(number, stream, space, position, DomainId::SHARED)
+}
+
+fn copying_block_of(
+    number: u64,
+    stream: u64,
+    space: Space,
+    position: u64,
+    domain: DomainId,
+) -> Frame {
+    let mut operations = ops::Writer::new(BlockVersion::One);
     operations.copy(64, false, space, position);
     let header = BlockHeader {
+        version: BlockVersion::One,
         stream: StreamId(stream),
         stream_offset: 0,
         plain_length: 64,
         body: BodyKind::Stored,
-        domain: Some(DomainId::SHARED),
+        domain: Some(domain),
         append: None,
         prefix: None,
         diagonals: operations.diagonals(),
@@ -406,13 +437,14 @@ fn copying_block(number: u64, stream: u64, space: Space, position: u64) -> Frame
         checksum: Some(1),
     };
     let mut bytes = BytesMut::new();
-    header.encode(&mut bytes);
+    header.encode(Known::default(), &mut bytes);
     operations.put_inner(&mut bytes);
     whole_block(number, bytes.freeze())
 }
 
 fn raw_block(number: u64, stream: u64, stream_offset: u64, plain: &[u8]) -> Frame {
     let header = BlockHeader {
+        version: BlockVersion::One,
         stream: StreamId(stream),
         stream_offset,
         plain_length: u32::try_from(plain.len()).unwrap(),
@@ -426,7 +458,7 @@ fn raw_block(number: u64, stream: u64, stream_offset: u64, plain: &[u8]) -> Fram
         checksum: Some(xxh3_64(plain)),
     };
     let mut bytes = BytesMut::new();
-    header.encode(&mut bytes);
+    header.encode(Known::default(), &mut bytes);
     bytes.extend_from_slice(plain);
     whole_block(number, bytes.freeze())
 }

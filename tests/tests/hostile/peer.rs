@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use codec::frame::{Frame, FrameCodec, Hello, StreamId};
+use codec::ranges::RangeSet;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,6 +35,8 @@ pub enum Shows<'a> {
 pub struct Peer {
     stream: TlsStream<TcpStream>,
     buffer: BytesMut,
+    /// Numbers that the server has acknowledged.
+    finished: RangeSet,
 }
 
 /// Connects with TLS, trusting the CA in `ca`.
@@ -65,6 +68,7 @@ pub async fn tls(server: SocketAddr, ca: &Path, shows: Shows<'_>, alpn: &[u8]) -
     Ok(Peer {
         stream,
         buffer: BytesMut::new(),
+        finished: RangeSet::new(),
     })
 }
 
@@ -84,6 +88,13 @@ pub fn hello() -> Frame {
     })
 }
 
+/// The frame as it travels.
+pub fn encoded(frame: &Frame) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    FrameCodec.encode(frame, &mut bytes).unwrap();
+    bytes
+}
+
 impl Peer {
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
@@ -91,9 +102,7 @@ impl Peer {
     }
 
     pub async fn send(&mut self, frame: &Frame) -> io::Result<()> {
-        let mut bytes = BytesMut::new();
-        FrameCodec.encode(frame, &mut bytes).unwrap();
-        self.send_bytes(&bytes).await
+        self.send_bytes(&encoded(frame)).await
     }
 
     /// The server's next frame; `None` when it has ended the link.
@@ -103,6 +112,14 @@ impl Peer {
                 .decode(&mut self.buffer)
                 .expect("the server sent a bad frame")
             {
+                match &frame {
+                    Frame::Ack(ack) => self.finished.insert_all(&ack.numbers),
+                    // On a busy machine a test may be silent for longer than a dead line.
+                    Frame::Ping { token } => {
+                        let _ended_already = self.send(&Frame::Pong { token: *token }).await;
+                    }
+                    _ => {}
+                }
                 return Some(frame);
             }
             let read = timeout(ANSWER_LIMIT, self.stream.read_buf(&mut self.buffer)).await;
@@ -133,6 +150,11 @@ impl Peer {
     /// Says Hello, reads the server's and waits until streams may be opened.
     pub async fn greet(&mut self) -> Hello {
         self.send(&hello()).await.unwrap();
+        self.welcomed().await
+    }
+
+    /// The same for one that has said Hello already.
+    pub async fn welcomed(&mut self) -> Hello {
         let answer = self
             .receive_until("Hello", |frame| match frame {
                 Frame::Hello(hello) => Some(hello),
@@ -166,6 +188,19 @@ impl Peer {
             }
         }
         false
+    }
+
+    /// Waits until the server has acted on everything up to this number, and returns the frames that came before, but Acks.
+    pub async fn acknowledged(&mut self, number: u64) -> Vec<Frame> {
+        let mut others = Vec::new();
+        while self.finished.lowest_gap(1) <= number {
+            match self.receive().await {
+                Some(Frame::Ack(_)) => {}
+                Some(other) => others.push(other),
+                None => panic!("the link ended; waited for the Ack of {number}"),
+            }
+        }
+        others
     }
 
     /// Ends the socket without a word of TLS.

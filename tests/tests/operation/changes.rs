@@ -8,14 +8,19 @@ use wanproxy_tests::payload::{Checker, Payload};
 
 use super::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reload_changes_the_policy_and_leaves_allowed_connections_alone() {
+/// A pair with the services `echo` and `kept`, which lead to one of these each.
+async fn with_two_echoes() -> (Pair, [Server; 2]) {
     let (echo, kept) = (origin::echo().unwrap(), origin::echo().unwrap());
     let builder = Pair::builder()
         .forward("echo", echo.address())
         .forward("kept", kept.address())
         .allow("127.0.0.1:*");
-    let pair = builder.start().await.unwrap();
+    (builder.start().await.unwrap(), [echo, kept])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_the_policy_and_leaves_allowed_connections_alone() {
+    let (pair, [_echo, kept]) = with_two_echoes().await;
     let mut open = connected(&pair, "kept").await;
     let config = pair.server().config().to_owned();
     let original = std::fs::read_to_string(&config).unwrap();
@@ -36,10 +41,12 @@ async fn a_reload_changes_the_policy_and_leaves_allowed_connections_alone() {
     std::fs::write(&config, &denied).unwrap();
     pair.server().signal(Signal::HUP).unwrap();
     reload_is(pair.server(), 1.0).await;
-    let mut refused = TcpStream::connect(pair.client().address("echo").unwrap())
-        .await
-        .unwrap();
-    let answer = timeout(LIMIT, refused.read(&mut [0; 1]))
+    // A refusal may come before the connection is there.
+    let asked = async {
+        let mut refused = TcpStream::connect(pair.client().address("echo").unwrap()).await?;
+        refused.read(&mut [0; 1]).await
+    };
+    let answer = timeout(LIMIT, asked)
         .await
         .expect("neither refused nor answered");
     assert!(matches!(answer, Err(_) | Ok(0)), "{answer:?}");
@@ -49,13 +56,11 @@ async fn a_reload_changes_the_policy_and_leaves_allowed_connections_alone() {
     std::fs::write(&config, &original).unwrap();
     pair.server().signal(Signal::HUP).unwrap();
     eventually("the echo is allowed again", async || {
-        let mut connection = TcpStream::connect(pair.client().address("echo").unwrap())
-            .await
-            .unwrap();
+        let mut connection = TcpStream::connect(pair.client().address("echo").unwrap()).await?;
         let _refused = connection.write_all(b"c").await;
-        match connection.read_u8().await {
-            Ok(b'c') => Ok(()),
-            other => Err(other),
+        match connection.read_u8().await? {
+            b'c' => Ok(()),
+            other => Err(std::io::Error::other(format!("{other}, not c"))),
         }
     })
     .await;
@@ -103,9 +108,7 @@ async fn a_client_finds_a_server_that_was_started_again() {
         .expect("a connection of the lost tunnel hangs");
     assert!(ended.is_err(), "{ended:?}");
     eventually("the client has a tunnel again", async || {
-        let mut connection = TcpStream::connect(pair.client().address("echo").unwrap())
-            .await
-            .unwrap();
+        let mut connection = TcpStream::connect(pair.client().address("echo").unwrap()).await?;
         let _lost = connection.write_all(b"x").await;
         connection.read_u8().await
     })
@@ -191,4 +194,113 @@ async fn without_a_resume_window_a_cut_resets_connections_and_the_next_tunnel_is
         cost < body.len() as u64 / 10,
         "{cost} bytes: the histories were not taken up again"
     );
+}
+
+/// How often the log says it.
+fn count(edge: &EdgeProcess, what: &str) -> usize {
+    edge.log().matches(what).count()
+}
+
+async fn log_has(edge: &EdgeProcess, what: &str, times: usize) {
+    eventually(what, async || match count(edge, what) {
+        found if found >= times => Ok(()),
+        found => Err(found),
+    })
+    .await;
+}
+
+const READ_ANEW: &str = "the configuration was read anew";
+const STAYS: &str = "the configuration stays as it was";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_used_without_a_signal_and_a_broken_one_is_told_once() {
+    let (pair, [_echo, kept]) = with_two_echoes().await;
+    let server = pair.server();
+    let (mut open, mut other) = (connected(&pair, "kept").await, opened(&pair).await);
+    assert_eq!(echoed(&mut open, b"a").await, b"a");
+    assert_eq!(echoed(&mut other, b"a").await, b"a");
+    let config = server.config().to_owned();
+    let original = std::fs::read_to_string(&config).unwrap();
+
+    // Half of it was written, and then nothing more for a while.
+    let half = &original[..original.rfind("allow = ").unwrap() + 12];
+    std::fs::write(&config, half).unwrap();
+    reload_is(server, 0.0).await;
+    assert_eq!(echoed(&mut other, b"as before").await, b"as before");
+    assert_eq!(echoed(&mut opened(&pair).await, b"new").await, b"new");
+
+    // It is mended, and denies now: what is not allowed any more ends, and what is allowed does not notice.
+    let port = format!("127.0.0.1:{}", kept.address().port());
+    let denied = original.replace("127.0.0.1:*", &port);
+    assert_ne!(denied, original);
+    std::fs::write(&config, &denied).unwrap();
+    let ended = timeout(LIMIT, other.read(&mut [0; 1])).await;
+    assert!(ended.expect("its connection goes on").is_err());
+    reload_is(server, 1.0).await;
+    assert_eq!(echoed(&mut open, b"untouched").await, b"untouched");
+    // While it was broken, it was looked at several times and told once.
+    assert_eq!((count(server, STAYS), count(server, READ_ANEW)), (1, 1));
+
+    // Another file is renamed into its place, as most editors do.
+    let next = config.with_extension("next");
+    std::fs::write(&next, &original).unwrap();
+    std::fs::rename(&next, &config).unwrap();
+    log_has(server, READ_ANEW, 2).await;
+    assert_eq!(echoed(&mut opened(&pair).await, b"again").await, b"again");
+    assert_eq!(echoed(&mut open, b"untouched").await, b"untouched");
+
+    // A file that it names is not there yet; once it is, all is well.
+    let token = config.with_file_name("later.token");
+    let with_token = original.replacen("[admin]", "[admin]\ntoken_file = \"later.token\"", 1);
+    assert_ne!(with_token, original);
+    std::fs::write(&config, with_token).unwrap();
+    log_has(server, STAYS, 2).await;
+    std::fs::write(&token, "0123456789abcdef").unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&token, private).unwrap();
+    log_has(server, READ_ANEW, 3).await;
+    assert_eq!(server.page("/api/status").await.unwrap().0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_client_is_turned_away_without_a_signal() {
+    let (pair, _echo) = start("", "").await;
+    let mut open = opened(&pair).await;
+    assert_eq!(echoed(&mut open, b"a").await, b"a");
+    let directory = pair.server_directory();
+    let revoke = ["revoke", CLIENT_NAME, "--dir", directory.to_str().unwrap()];
+    let revoked = run_command(pair.programs().server(), revoke).await.unwrap();
+    assert_eq!(revoked.code, Some(0), "{}", revoked.stderr);
+    let ended = timeout(LIMIT, open.read(&mut [0; 1]))
+        .await
+        .expect("its connection goes on");
+    assert!(ended.is_err(), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_used_and_no_stream_notices() {
+    let (pair, _echo) = start("", "").await;
+    let mut open = opened(&pair).await;
+    assert_eq!(echoed(&mut open, b"a").await, b"a");
+    let expiry = async || {
+        let metrics = pair.server().metrics().await.unwrap();
+        metrics.sum("wanproxy_certificate_expiry_timestamp_seconds", &[])
+    };
+    let before = expiry().await.unwrap();
+    let directory = pair.server_directory();
+    // Certificates count in seconds.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let renew = ["renew", "server", "--dir", directory.to_str().unwrap()];
+    let renewed = run_command(pair.programs().server(), renew).await.unwrap();
+    assert_eq!(renewed.code, Some(0), "{}", renewed.stderr);
+    eventually("the new certificate ends later", async || {
+        match expiry().await {
+            Some(after) if after > before => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert_eq!(echoed(&mut open, b"untouched").await, b"untouched");
+    let other = pair.start_client("branch-2", "").await.unwrap();
+    ready(&other).await;
 }

@@ -19,9 +19,10 @@ fn a_quarter_is_never_lent_to_credit_and_sending_may_use_all_that_is_free() {
     assert_eq!(send.usage(), Use::Send);
     assert!(send.try_convert(Use::Retained));
     drop(credit);
-    assert!(send.try_grow(75));
-    assert!(budget.try_charge(Use::Credit, 1).is_none());
-    assert_eq!(budget.snapshot().used_for(Use::Retained), 100);
+    // All but what is kept for admitting streams.
+    assert!(!send.try_grow(64));
+    assert!(send.try_grow(63));
+    assert_eq!(budget.snapshot().used_for(Use::Retained), 88);
     drop(send);
     assert_eq!(budget.snapshot().used_bytes, [0; 8]);
 }
@@ -80,18 +81,40 @@ fn a_stream_is_refused_when_its_reserve_is_not_free() {
 }
 
 #[test]
+fn what_streams_have_grown_to_keeps_no_other_out() {
+    let total = 4096 * KIB;
+    // Bound by the share of the identity, and by the whole.
+    for share in [total / 2, total] {
+        for usage in [Use::Send, Use::Credit] {
+            let budget = Budget::new(total);
+            let identity = budget.identity_share(share);
+            let streams: Vec<_> = (0..16).map(|_| identity.admit().unwrap()).collect();
+            let greedy: Vec<_> = streams
+                .iter()
+                .flat_map(|stream| std::iter::from_fn(|| stream.try_charge(usage, KIB)))
+                .collect();
+            assert!(identity.try_charge(usage, KIB).is_none(), "all is taken");
+            let more: Vec<_> = std::iter::from_fn(|| identity.admit()).collect();
+            assert!(more.len() >= 8, "{usage:?}: {} admitted", more.len());
+            drop((greedy, streams));
+        }
+    }
+}
+
+#[test]
 fn an_identity_cannot_hold_more_than_its_share() {
     let budget = Budget::new(1_000);
-    let (one, other) = (budget.identity_share(100), budget.identity_share(100));
-    let held = one.try_charge(Use::Parked, 100).unwrap();
+    // Seven eighths are for what is not an admission.
+    let (one, other) = (budget.identity_share(112), budget.identity_share(112));
+    let held = one.try_charge(Use::Parked, 98).unwrap();
     assert!(one.try_charge(Use::Send, 1).is_none());
     assert!(
         one.clone().try_charge(Use::Send, 1).is_none(),
         "a clone is the same share"
     );
-    assert!(other.try_charge(Use::Send, 100).is_some());
+    assert!(other.try_charge(Use::Send, 98).is_some());
     drop(held);
-    assert!(one.try_charge(Use::Send, 100).is_some());
+    assert!(one.try_charge(Use::Send, 98).is_some());
 }
 
 #[test]

@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::greet::Greeted;
 use super::left::{LeftTunnels, go_away_when_idle};
+use super::links::Names;
 use super::resume::Ticket;
 use super::{
     BACKOFF_MAX, BACKOFF_MIN, ConnectError, ConnectorConfig, ConnectorStatus, RENEWAL_CHECK_EVERY,
-    STABLE_AFTER,
+    RETURN_EVERY, Route, STABLE_AFTER,
 };
 use crate::backoff::Backoff;
 use crate::driver::{Driver, Mail, Parts};
@@ -42,14 +43,16 @@ impl Dialer {
             let mut again_at_once = false;
             let attempt = match found.take() {
                 Some(found) => Ok(found),
-                None => self.connect_any(None).await,
+                None => self.connect_any(|_| true).await,
             };
             match attempt {
-                Ok((tunnel, server)) if self.identity.is_invite() => {
+                Ok((tunnel, route)) if self.identity.is_invite() => {
+                    let server = self.name_of(route);
                     tracing::info!(peer = %tunnel.peer(), %server, "exchanging the invite for a certificate");
                     again_at_once = self.exchange(&tunnel).await;
                 }
-                Ok((tunnel, server)) => {
+                Ok((tunnel, route)) => {
+                    let server = self.name_of(route);
                     tracing::info!(peer = %tunnel.peer(), %server, "tunnel up");
                     self.note(None);
                     let _ = self.publish.send_replace(Some(tunnel.clone()));
@@ -57,16 +60,18 @@ impl Dialer {
                         // It came up while `drain` was looking for tunnels.
                         tunnel.go_away(Reason::GoingAway);
                     }
-                    found = self.attend(&tunnel, &server).await;
+                    found = self.attend(&tunnel, route).await;
                     if tunnel.is_up() {
                         tracing::info!(peer = %tunnel.peer(), %server, "the tunnel takes no new streams");
-                        self.left.add(tunnel.clone());
+                        let gives_way = found.is_some() && !tunnel.is_draining();
+                        let idle =
+                            gives_way.then(|| tokio::spawn(go_away_when_idle(tunnel.clone())));
+                        self.left.add(tunnel.clone(), route, idle);
                         // A server that goes away is restarted, or another takes over.
                         again_at_once = started.elapsed() >= STABLE_AFTER;
                     }
                     if found.is_some() {
                         again_at_once = true;
-                        tokio::spawn(go_away_when_idle(tunnel.clone()));
                     } else {
                         let _ = self.publish.send_replace(None);
                     }
@@ -117,8 +122,8 @@ impl Dialer {
     async fn attend(
         self: &Arc<Self>,
         tunnel: &TunnelHandle,
-        server: &str,
-    ) -> Option<(TunnelHandle, String)> {
+        route: usize,
+    ) -> Option<(TunnelHandle, usize)> {
         let renewing = async {
             loop {
                 match self.renew(tunnel).await {
@@ -132,7 +137,42 @@ impl Dialer {
         tokio::select! {
             () = tunnel.unusable() => None,
             () = renewing => None,
-            found = self.take_over(tunnel, server) => Some(found),
+            found = self.take_over(tunnel, route) => Some(found),
+            found = self.go_back(route) => Some(found),
+        }
+    }
+
+    /// A tunnel to a server that goes before that of `route`, once there is one. A tunnel of ours that lives there gets the new streams again; as long
+    /// as it waits for its line none is begun, for that would end it.
+    async fn go_back(self: &Arc<Self>, route: usize) -> (TunnelHandle, usize) {
+        let present = self.site_of(route);
+        if present == 0 {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(RETURN_EVERY.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
+            for site in 0..present {
+                let left = self.left.usable().into_iter();
+                match left
+                    .into_iter()
+                    .find(|(_, route)| self.site_of(*route) == site)
+                {
+                    Some((tunnel, route)) => {
+                        if tunnel.is_attached() && self.left.take_back(route) {
+                            return (tunnel, route);
+                        }
+                    }
+                    None => {
+                        let there = |route: &Route| route.site == site;
+                        match self.connect_any(there).await {
+                            Ok(found) => return found,
+                            Err(error) => {
+                                tracing::debug!(%error, "a preferred server is still away")
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -141,9 +181,10 @@ impl Dialer {
     async fn take_over(
         self: &Arc<Self>,
         tunnel: &TunnelHandle,
-        server: &str,
-    ) -> (TunnelHandle, String) {
-        if self.config.servers.iter().all(|other| other == server) {
+        route: usize,
+    ) -> (TunnelHandle, usize) {
+        let site = self.site_of(route);
+        if self.config.routes.iter().all(|other| other.site == site) {
             return std::future::pending().await;
         }
         let mut waits = backoff().waits(rand::random::<f64>);
@@ -151,7 +192,7 @@ impl Dialer {
             tunnel.sought_in_vain().await;
             let other = async {
                 loop {
-                    match self.connect_any(Some(server)).await {
+                    match self.connect_any(|other| other.site != site).await {
                         Ok(found) => return found,
                         Err(error) => tracing::warn!(%error, "no other server takes over"),
                     }
@@ -168,28 +209,43 @@ impl Dialer {
         }
     }
 
-    /// A new tunnel with the first server that can be had, but not `but`.
+    /// A new tunnel over the first route, of those that will do, over which one can be had.
     async fn connect_any(
         self: &Arc<Self>,
-        but: Option<&str>,
-    ) -> Result<(TunnelHandle, String), ConnectError> {
+        will_do: impl Fn(&Route) -> bool,
+    ) -> Result<(TunnelHandle, usize), ConnectError> {
         let mut last = None;
-        let servers = self.config.servers.iter();
-        for server in servers.filter(|server| but.is_none_or(|but| **server != but)) {
-            match self.connect(server).await {
-                Ok(tunnel) => return Ok((tunnel, server.clone())),
+        for (index, route) in self.config.routes.iter().enumerate() {
+            if !will_do(route) {
+                continue;
+            }
+            match self.connect(index, route).await {
+                Ok(tunnel) => return Ok((tunnel, index)),
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or(ConnectError::Resolve {
-            server: String::new(),
-            source: ResolveError::NoAddress,
-        }))
+        Err(last.unwrap_or_else(no_route))
     }
 
-    async fn connect(self: &Arc<Self>, server: &str) -> Result<TunnelHandle, ConnectError> {
-        let Greeted { link, hello, peer } =
-            self.greet(server, |_| self.environment.hello()).await?;
+    pub(super) fn route(&self, index: usize) -> Result<&Route, ConnectError> {
+        self.config.routes.get(index).ok_or_else(no_route)
+    }
+
+    pub(super) fn site_of(&self, route: usize) -> usize {
+        self.config.routes.get(route).map_or(0, |route| route.site)
+    }
+
+    fn name_of(&self, route: usize) -> String {
+        let route = self.config.routes.get(route);
+        route.map(ToString::to_string).unwrap_or_default()
+    }
+
+    async fn connect(
+        self: &Arc<Self>,
+        index: usize,
+        route: &Route,
+    ) -> Result<TunnelHandle, ConnectError> {
+        let Greeted { link, hello, peer } = self.greet(route, |_| self.environment.hello()).await?;
         if !hello.status.is_accepted() {
             return Err(Refused {
                 status: hello.status,
@@ -202,7 +258,9 @@ impl Dialer {
             id,
             secret,
             instance: hello.instance,
-            server: server.to_owned(),
+            route: index,
+            features: hello.features,
+            names: Names::new(index),
         });
         let mut config = self
             .environment
@@ -223,7 +281,7 @@ impl Dialer {
             .await;
         let counters = self.environment.counters.peer(&peer.name);
         let peer: Arc<str> = peer.name.into();
-        let published = Published::new(peer, link.session().peer_chain());
+        let published = Published::new(peer, hello.features, link.session().peer_chain());
         let (sender, receiver) = mailbox::<Mail>();
         let handle = TunnelHandle::new(sender.clone(), published.clone());
         let driver = Driver::new(Parts {
@@ -241,10 +299,21 @@ impl Dialer {
             sample: self.environment.sample,
         });
         tokio::spawn(driver);
-        if let Some(ticket) = ticket.filter(|_| is_resumable) {
-            tokio::spawn(self.clone().keep(handle.clone(), ticket));
+        if let Some(ticket) = ticket.filter(|_| !self.identity.is_invite()) {
+            let ticket = Arc::new(ticket);
+            self.stripe(&handle, &ticket);
+            if is_resumable {
+                tokio::spawn(self.clone().keep(handle.clone(), ticket));
+            }
         }
         Ok(handle)
+    }
+}
+
+fn no_route() -> ConnectError {
+    ConnectError::Resolve {
+        server: String::new(),
+        source: ResolveError::NoAddress,
     }
 }
 

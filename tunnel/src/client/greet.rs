@@ -4,8 +4,8 @@ use codec::frame::{Frame, Hello, HelloStatus};
 use tokio::net::TcpStream;
 
 use super::dialer::Dialer;
-use super::{ConnectError, DIAL_TIMEOUT};
-use crate::environment::{HANDSHAKE_TIMEOUT, PeerIdentity, Refused, VERSION_MAX, VERSION_MIN};
+use super::{ConnectError, DIAL_TIMEOUT, Route};
+use crate::environment::{HANDSHAKE_TIMEOUT, PeerIdentity, Refused};
 use crate::link::{Link, LinkError};
 use crate::resolve::{ResolveError, resolve};
 use crate::state::LinkId;
@@ -20,13 +20,14 @@ pub(super) struct Greeted {
 }
 
 impl Dialer {
-    /// Connects to `server` and says what `say` makes of the connection.
+    /// Connects over `route` and says what `say` makes of the connection.
     pub(super) async fn greet(
         &self,
-        server: &str,
+        route: &Route,
         say: impl FnOnce(&Session) -> Hello,
     ) -> Result<Greeted, ConnectError> {
-        let socket = self.dial(server).await?;
+        let socket = self.dial(route).await?;
+        let server = &*route.to_string();
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(server, socket, say)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Timeout {
@@ -35,8 +36,9 @@ impl Dialer {
         }
     }
 
-    async fn dial(&self, server: &str) -> Result<TcpStream, ConnectError> {
-        let addresses = resolve(&self.environment.pools.resolve, server)
+    async fn dial(&self, route: &Route) -> Result<TcpStream, ConnectError> {
+        let server = &*route.to_string();
+        let addresses = resolve(&self.environment.pools.resolve, &route.server)
             .await
             .map_err(|source| ConnectError::Resolve {
                 server: server.to_owned(),
@@ -47,8 +49,8 @@ impl Dialer {
             source: ResolveError::NoAddress,
         };
         for address in addresses {
-            let source = match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await
-            {
+            let connecting = route.connect(address, &self.environment.prepare);
+            let source = match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
                 Ok(Ok(socket)) => {
                     (self.environment.tune)(&socket);
                     return Ok(socket);
@@ -108,14 +110,13 @@ impl Dialer {
                 });
             }
         };
-        if hello.status.is_accepted()
-            && (hello.version_max < VERSION_MIN || hello.version_min > VERSION_MAX)
-        {
+        let ours = self.environment.hello();
+        if hello.status.is_accepted() && ours.common_version(&hello).is_none() {
             return Err(Refused {
                 status: HelloStatus::Version,
                 message: format!(
-                    "it speaks version {} to {}, this client {VERSION_MIN} to {VERSION_MAX}",
-                    hello.version_min, hello.version_max
+                    "it speaks version {} to {}, this client {} to {}",
+                    hello.version_min, hello.version_max, ours.version_min, ours.version_max
                 ),
             }
             .into());

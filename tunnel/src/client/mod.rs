@@ -4,8 +4,10 @@ mod dialer;
 mod error;
 mod greet;
 mod left;
+mod links;
 mod renewal;
 mod resume;
+mod route;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use codec::frame::Reason;
 use tokio::sync::{mpsc, watch};
 
 pub use error::ConnectError;
+pub use route::{Bind, Route};
 
 use crate::environment::{ClientIdentity, Environment};
 use crate::handle::{EndCause, TunnelHandle};
@@ -32,6 +35,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A tunnel that was up this long counts as a success: the next attempt starts from [`BACKOFF_MIN`] again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// While a tunnel leads to a server that is not the first, those before it are looked for this often, give or take a quarter.
+const RETURN_EVERY: Duration = Duration::from_secs(10);
 /// How often a certificate's age is looked at while a tunnel is up.
 const RENEWAL_CHECK_EVERY: Duration = Duration::from_secs(3600);
 /// A server that has not answered a request for a certificate by then will not: signing takes milliseconds, the line perhaps seconds.
@@ -39,8 +44,10 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a connector is started with.
 pub struct ConnectorConfig {
-    /// `HOST:PORT` of the servers, tried in this order.
-    pub servers: Vec<String>,
+    /// Ways to the servers, tried in this order, those of one site next to each other.
+    pub routes: Vec<Route>,
+    /// Links that a tunnel shall have over each route of its site.
+    pub links_per_route: usize,
     /// Domains of this edge's services; the shared one always included.
     pub domains: Vec<DomainSpec>,
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use codec::frame::{Hello, HelloStatus, Secret};
 
 use super::dialer::{Dialer, backoff};
+use super::links::Names;
 use super::{BACKOFF_MAX, ConnectError};
 use crate::environment::Refused;
 use crate::handle::{EndCause, TunnelHandle};
@@ -19,8 +20,11 @@ pub(super) struct Ticket {
     pub(super) secret: Secret,
     /// The start of the server's program that holds the tunnel.
     pub(super) instance: [u8; 16],
-    /// Where the tunnel was begun, as configured.
-    pub(super) server: String,
+    /// Where the tunnel was begun: the index of a route.
+    pub(super) route: usize,
+    /// What the server can do.
+    pub(super) features: u64,
+    pub(super) names: Names,
 }
 
 /// Why an attempt did not resume the tunnel.
@@ -33,7 +37,7 @@ enum Failure {
 
 impl Dialer {
     /// For as long as `tunnel` lives.
-    pub(super) async fn keep(self: Arc<Self>, tunnel: TunnelHandle, ticket: Ticket) {
+    pub(super) async fn keep(self: Arc<Self>, tunnel: TunnelHandle, ticket: Arc<Ticket>) {
         let mut waits = backoff().waits(rand::random::<f64>);
         let mut generation = 0;
         while tunnel.is_up() {
@@ -55,15 +59,16 @@ impl Dialer {
         }
     }
 
-    /// One attempt at each server: two names may lead to the same one over different lines.
+    /// One attempt over each route: two names may lead to the same server over different lines.
     async fn resume(&self, tunnel: &TunnelHandle, ticket: &Ticket, generation: &mut u64) {
-        let others = self.config.servers.iter();
-        let servers = std::iter::once(&ticket.server)
-            .chain(others.filter(|server| **server != ticket.server));
-        for server in servers {
+        let site = self.site_of(ticket.route);
+        let mut routes: Vec<usize> = (0..self.config.routes.len()).collect();
+        // The one that it was begun over first, then others to the same server.
+        routes.sort_by_key(|route| (*route != ticket.route, self.site_of(*route) != site));
+        for route in routes {
             // Each attempt has a generation of its own: of one that failed, the server may have seen more than this side.
             *generation += 1;
-            match self.resume_at(server, tunnel, ticket, *generation).await {
+            match self.resume_over(route, tunnel, ticket, *generation).await {
                 Ok(()) => {
                     self.note_error(None);
                     tunnel.set_sought(false);
@@ -83,15 +88,16 @@ impl Dialer {
         tunnel.set_sought(true);
     }
 
-    async fn resume_at(
+    async fn resume_over(
         &self,
-        server: &str,
+        route: usize,
         tunnel: &TunnelHandle,
         ticket: &Ticket,
         generation: u64,
     ) -> Result<(), Failure> {
+        let way = self.route(route).map_err(Failure::Attempt)?;
         let greeted = self
-            .greet(server, |session| Hello {
+            .greet(way, |session| Hello {
                 tunnel: Some(ticket.id),
                 generation,
                 proof: Some(session.prove(&ticket.secret, generation, 0)),
@@ -106,6 +112,7 @@ impl Dialer {
         } else if is_same && hello.tunnel == Some(ticket.id) && greeted.peer.name == **tunnel.peer()
         {
             let before = tunnel.resumes();
+            ticket.names.begin(generation, route);
             tunnel.attach(greeted.link, generation);
             tunnel.resumed_after(before).await;
             return Ok(());
@@ -115,7 +122,7 @@ impl Dialer {
         };
         let refused = Refused { status, message };
         // Another server knows nothing of the tunnel; the one that had it, and does not any more, was restarted.
-        if (is_same || server == ticket.server) && is_final(status) {
+        if (is_same || self.site_of(route) == self.site_of(ticket.route)) && is_final(status) {
             Err(Failure::Final(refused))
         } else {
             Err(Failure::Attempt(refused.into()))

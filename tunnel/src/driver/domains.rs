@@ -13,6 +13,9 @@ impl Driver {
         let Some(histories) = &self.histories else {
             return;
         };
+        if self.tunnel.has_domain(id) {
+            return;
+        }
         let peer = self.published.peer.clone();
         match histories.look_up(&peer, &name) {
             Lookup::Found(domain) => self.tunnel.attach_domain(id, name, domain, now),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use codec::frame::{Reason, Renewed, StreamId};
 
-use super::Driver;
+use super::{Driver, WAITED_FOR_MAX_BYTES};
 use crate::handle::EndCause;
 use crate::link::LinkError;
 use crate::state::Event;
@@ -39,7 +39,10 @@ impl Driver {
                 }
             }
             Event::Opened { stream, bound } => self.with(stream, |shared| shared.opened(Ok(bound))),
-            Event::Data { stream, data } => self.with(stream, |shared| shared.deliver(data)),
+            Event::Data { stream, data } => {
+                self.gave_small_piece |= data.len() <= WAITED_FOR_MAX_BYTES;
+                self.with(stream, |shared| shared.deliver(data));
+            }
             Event::Finished { stream } => self.with(stream, Shared::finished),
             Event::Reset { stream, reason } => self.with(stream, |shared| shared.reset(reason)),
             Event::StopSending { stream, reason } => {

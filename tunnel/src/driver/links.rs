@@ -7,11 +7,14 @@ use std::time::Instant;
 use codec::frame::Frame;
 
 use super::Driver;
-use crate::handle::{EndCause, LinkStatus};
+use crate::handle::{EndCause, LinkName, LinkStatus};
 use crate::link::{Link, LinkContext, LinkError, OpenOutput};
 use crate::pool::Outcome;
 use crate::state::LinkId;
 use crate::tls::TlsError;
+
+/// Links of one tunnel: more paths than any site has, and a bound on what a client can make a server keep.
+pub(crate) const LINKS_MAX: usize = 16;
 
 impl Driver {
     pub(super) fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -68,7 +71,8 @@ impl Driver {
         }
     }
 
-    pub(super) fn add_link(&mut self, mut link: Link, now: Instant) {
+    pub(super) fn add_link(&mut self, mut link: Link, name: LinkName, now: Instant) {
+        link.name = name;
         link.id = LinkId::from(self.links_made);
         self.links_made += 1;
         link.counters.count_for(self.counters.clone());
@@ -79,6 +83,7 @@ impl Driver {
 
     fn publish_links(&self) {
         let status = self.links.iter().map(|link| LinkStatus {
+            name: link.name,
             address: link.peer_address,
             counters: link.counters.clone(),
         });
@@ -105,7 +110,29 @@ impl Driver {
         self.published.resumes.send_modify(|times| *times += 1);
         self.counters.resumes.add(1);
         tracing::info!(peer = %self.published.peer, address = %link.peer_address, "tunnel resumed");
-        self.add_link(link, now);
+        let name = LinkName {
+            generation,
+            index: 0,
+        };
+        self.add_link(link, name, now);
+    }
+
+    /// A further link of the present generation. One for another, or for a tunnel that has no link just now, is dropped.
+    pub(super) fn join(&mut self, link: Link, name: LinkName, now: Instant) -> bool {
+        let fits = self.ending.is_none()
+            && name.generation == self.generation
+            && !self.links.is_empty()
+            && self.links.len() < LINKS_MAX;
+        if fits {
+            tracing::info!(
+                peer = %self.published.peer,
+                address = %link.peer_address,
+                links = self.links.len() + 1,
+                "a further link is up"
+            );
+            self.add_link(link, name, now);
+        }
+        fits
     }
 
     pub(super) fn link_ended(&mut self, id: LinkId, error: LinkError, now: Instant) {
@@ -114,6 +141,12 @@ impl Driver {
             return;
         }
         if !self.links.is_empty() {
+            tracing::warn!(
+                peer = %self.published.peer,
+                %error,
+                links = self.links.len(),
+                "a link is lost; others carry on"
+            );
             self.tunnel.link_lost(id, now);
             self.publish_links();
             return;
@@ -167,7 +200,7 @@ impl Driver {
                 let room = if self.ending.is_some() {
                     0
                 } else {
-                    link.room_bytes(self.tunnel.batch_bytes())
+                    link.room_bytes(self.tunnel.batch_bytes(link.id))
                 };
                 let mut plain = Vec::new();
                 let took = if room > 0 {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use codec::frame::{Reason, StreamId};
 
 use super::{Command, Driver, Mail};
+use crate::histories::DomainSpec;
 use crate::pool::Outcome;
 use crate::state::OpenError;
 use crate::stream::{Outgoing, Shared};
@@ -106,6 +107,7 @@ impl Driver {
                     self.tunnel.refuse(id, reason, now);
                 }
             }
+            Command::WantDomain(DomainSpec { id, name }) => self.want_domain(id, name, now),
             Command::AttachDomain(id, name, domain) => {
                 self.tunnel.attach_domain(id, name, domain, now);
             }
@@ -119,6 +121,10 @@ impl Driver {
                 self.tunnel.go_away(reason, now);
             }
             Command::Attach(link, generation) => self.attach(*link, generation, now),
+            Command::Join(link, name, answer) => {
+                let _ = answer.send(self.join(*link, name, now));
+            }
+            Command::Probe => self.tunnel.probe(now),
             Command::Close(cause) => self.begin_end(cause),
         }
     }
@@ -139,10 +145,12 @@ impl Driver {
                     self.stream_changed(&shared, now);
                 }
                 Err(OpenError::Limit) => {
+                    shared.set_waiting();
                     self.waiting.push_front(pending);
                     break;
                 }
                 Err(OpenError::Memory) => shared.fail(Reason::Limit),
+                Err(OpenError::NotUnderstood) => shared.fail(Reason::Internal),
                 Err(OpenError::GoingAway) => shared.fail(Reason::GoingAway),
                 Err(OpenError::TunnelLost) => shared.fail(Reason::TunnelLost),
             }

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
-use crate::handle::{EndCause, Published};
+use crate::handle::{EndCause, LinkName, Published};
 use crate::histories::{DomainSpec, Histories};
 use crate::link::{Link, LinkError, OpenOutput};
 use crate::metrics::PeerCounters;
@@ -34,9 +34,15 @@ use crate::stream::{IncomingStream, Shared};
 use crate::tls::TlsError;
 use crate::wake::{Receiver, Sender};
 
+pub(crate) use links::LINKS_MAX;
+
 /// Rounds of "look at everything once" in one poll before the driver lets other tasks of its worker run: bounds how
-/// long one busy tunnel keeps a worker (about 64 batches).
-const ROUNDS_PER_POLL: usize = 64;
+/// long one busy tunnel keeps a worker (about 16 batches, a millisecond).
+const ROUNDS_PER_POLL: usize = 16;
+
+/// A piece of at most this much may be waited for by a person or a program: its relay, which was woken and which no other worker takes while the
+/// driver keeps this one, comes before further batches.
+const WAITED_FOR_MAX_BYTES: usize = 4 << 10;
 
 /// An ended tunnel's last sealed bytes and `close_notify` get this long to reach the socket.
 const FLUSH_MAX: std::time::Duration = std::time::Duration::from_millis(500);
@@ -80,6 +86,8 @@ pub(crate) enum Command {
     Accept(Arc<Shared>, Option<SocketAddr>),
     /// The target of an incoming stream cannot be had.
     Refuse(Arc<Shared>, Reason),
+    /// Use the histories of one more domain of this edge's.
+    WantDomain(DomainSpec),
     /// The histories of a domain are at hand.
     AttachDomain(DomainId, String, Arc<Domain>),
     /// Ask the peer for a new certificate (client edge).
@@ -90,6 +98,10 @@ pub(crate) enum Command {
     GoAway(Reason),
     /// Carry on over another link, in a newer generation.
     Attach(Box<Link>, u64),
+    /// Take a further link of the present generation; tells whether it did.
+    Join(Box<Link>, LinkName, oneshot::Sender<bool>),
+    /// Find out whether the peer lives.
+    Probe,
     /// End now; streams are reset.
     Close(EndCause),
 }
@@ -150,6 +162,8 @@ pub(crate) struct Driver {
     batch: VecDeque<Mail>,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
+    /// A relay has got a piece of [`WAITED_FOR_MAX_BYTES`] at most in the last round.
+    gave_small_piece: bool,
     incoming: mpsc::UnboundedSender<IncomingStream>,
     renewals: Option<mpsc::UnboundedSender<Bytes>>,
     renewed: Option<oneshot::Sender<codec::frame::Renewed>>,
@@ -173,6 +187,7 @@ impl Future for Driver {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let driver = self.get_mut();
         for _ in 0..ROUNDS_PER_POLL {
+            let relay_waits = std::mem::take(&mut driver.gave_small_piece);
             let moved = driver.round(cx);
             if let Some((cause, _)) = driver.ending.clone()
                 && driver.poll_ended(cx)
@@ -181,6 +196,10 @@ impl Future for Driver {
             }
             if !moved && !driver.poll_timer(cx) {
                 return Poll::Pending;
+            }
+            // Not after the round that gave it: mostly there is no other, and going on later costs the wake-up of a worker.
+            if relay_waits {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -212,6 +231,7 @@ impl Driver {
             batch: VecDeque::new(),
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             timer_at: None,
+            gave_small_piece: false,
             incoming: parts.incoming,
             renewals: parts.renewals,
             renewed: None,
@@ -225,7 +245,7 @@ impl Driver {
             lost: None,
             ending: None,
         };
-        driver.add_link(parts.link, Instant::now());
+        driver.add_link(parts.link, LinkName::default(), Instant::now());
         for DomainSpec { id, name } in parts.domains {
             driver.want_domain(id, name, Instant::now());
         }

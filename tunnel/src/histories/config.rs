@@ -85,9 +85,9 @@ pub enum Home {
 /// A domain by its number in a tunnel and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainSpec {
-    /// 0 for the shared domain, odd for this edge's isolated ones.
+    /// 0 for the shared domain; of the isolated ones odd for those of a client edge, even for those of a server edge.
     pub id: DomainId,
-    /// `shared` (or empty), or `c:SERVICE`.
+    /// `shared` (or empty), or `c:SERVICE` or `s:SERVICE`.
     pub name: String,
 }
 

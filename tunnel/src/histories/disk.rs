@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use codec::cache::PageCache;
 use codec::domain::{Domain, DomainConfig, Place};
-use codec::storage::{Directory, Open, Storage};
-use codec::survey::{Found, survey};
+use codec::storage::{Directory, Open, Storage, open_to_write, replace};
+use codec::survey::{Found, not_understood, survey};
 
 use super::rooms::{Rooms, SMALL_BYTES};
 use super::{Key, Lean, QuotaOf, key};
@@ -59,6 +60,11 @@ impl OpenDirectory {
         })
     }
 
+    /// Logs in it whose manifest is damaged, by their place in it; they are set aside when they are opened. This is file work.
+    pub fn damaged_logs(&self) -> Vec<PathBuf> {
+        not_understood(&*self.storage).unwrap_or_default()
+    }
+
     /// The size that it was used with last, for a program that changes nothing about that.
     pub fn saved_size_bytes(&self) -> u64 {
         let rooms = self
@@ -84,6 +90,8 @@ pub(super) struct Disk {
     cache: Arc<PageCache>,
     /// Histories that an earlier start of the program has left and that were not opened since, and what they take.
     found: Mutex<BTreeMap<Key, u64>>,
+    /// Somebody came for whom no room was left, and that was said.
+    is_no_room_told: AtomicBool,
 }
 
 impl Disk {
@@ -124,6 +132,7 @@ impl Disk {
                     .map(|found| (key(&found.peer, &found.domain), found.held_bytes))
                     .collect(),
             ),
+            is_no_room_told: AtomicBool::new(false),
         };
         (disk, rooms)
     }
@@ -150,9 +159,11 @@ impl Disk {
     /// Opens a domain, or makes it. One that cannot be opened lives in memory until the next start.
     pub(super) fn open(&self, key: &Key, config: DomainConfig) -> Arc<Domain> {
         let (peer, name) = key;
+        let dir = PathBuf::from(Place::dir_name(peer, name));
+        let shown = self.path.join(&dir);
         let place = Place {
             storage: self.storage.clone(),
-            dir: Place::dir_name(peer, name).into(),
+            dir,
             peer: peer.to_string(),
             name: name.to_string(),
             cache: self.cache.clone(),
@@ -166,13 +177,36 @@ impl Disk {
                 Arc::new(domain)
             }
             Err(error) => {
-                tracing::warn!(%peer, domain = %name, %error, "a history cannot be opened; it lives in memory until the next start");
+                tracing::warn!(
+                    %peer,
+                    domain = %name,
+                    directory = %shown.display(),
+                    %error,
+                    advice = "see to it and start anew",
+                    "a history cannot be opened; it lives in memory until the next start"
+                );
                 Arc::new(Domain::in_memory(DomainConfig {
                     own_capacity_bytes: config.own_capacity_bytes.min(SMALL_BYTES / 2),
                     mirror_capacity_bytes: config.mirror_capacity_bytes.min(SMALL_BYTES / 2),
                     ..config
                 }))
             }
+        }
+    }
+
+    /// Says that a domain gets a little memory instead of room in the directory: a warning for the first one, as a hub may have many.
+    pub(super) fn tell_no_room(&self, (peer, name): &Key, bytes: u64) {
+        if self.is_no_room_told.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%peer, domain = %name, bytes, "no room is left for a history");
+        } else {
+            tracing::warn!(
+                %peer,
+                domain = %name,
+                bytes,
+                directory = %self.path.display(),
+                advice = "`history stats` shows who has it; give a larger size, or free it with `history clear --peer NAME`",
+                "no room is left for a history; it is small, lives in memory until the next start, and so do those of others that come"
+            );
         }
     }
 
@@ -253,11 +287,11 @@ impl SavedRooms {
     }
 
     fn write(storage: &dyn Storage, rooms: &Rooms) -> io::Result<()> {
-        let file = storage.open(Path::new(NEW_ROOMS_FILE), Open::Write)?;
+        let file = open_to_write(storage, Path::new(NEW_ROOMS_FILE))?;
         file.set_length(0)?;
         file.write_at(Self::text(rooms).as_bytes(), 0)?;
         file.sync()?;
-        storage.rename(Path::new(NEW_ROOMS_FILE), Path::new(ROOMS_FILE))?;
+        replace(storage, Path::new(NEW_ROOMS_FILE), Path::new(ROOMS_FILE))?;
         storage.sync_dir(Path::new(""))
     }
 }

@@ -12,7 +12,7 @@ use codec::domain::FlushError;
 use tokio::sync::Notify;
 
 use super::{Histories, Key};
-use crate::pool::{Job, JobHandle, JobName, Pool, Priority, Report, Step, StepContext, Tie};
+use crate::pool::{Job, JobHandle, JobName, Pool, Priority, Report, Step, StepContext, Tie, call};
 
 /// What became dirty is on disk about this long after its first byte: what a crash of the program loses.
 const FLUSH_DELAY: Duration = Duration::from_millis(200);
@@ -213,6 +213,24 @@ impl Histories {
             self.desk.close();
             let _ = task.await;
         }
+    }
+
+    /// Leaves the directory to another program: writes everything once more, for no longer than `patience`, and gives up the lock, in `pool`. What was
+    /// not written is sent again some day. Reading goes on, and what comes now is kept in memory.
+    pub async fn release(&self, pool: &Pool, patience: Duration) {
+        if tokio::time::timeout(patience, self.close()).await.is_err() {
+            tracing::warn!(
+                "the disk is too slow for the last bytes of histories; they will be sent again"
+            );
+        }
+        let Some(storage) = self.disk.as_ref().map(|disk| disk.storage.clone()) else {
+            return;
+        };
+        let name = JobName {
+            who: "histories".into(),
+            why: "release",
+        };
+        call(pool, name, Box::new(move || storage.release())).await;
     }
 }
 

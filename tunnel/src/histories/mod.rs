@@ -178,7 +178,11 @@ impl Histories {
                 disk.save_rooms(&self.lock().rooms);
                 disk.open(key, config)
             }
-            _ => Arc::new(Domain::in_memory(config)),
+            (Some(disk), Room::Small(bytes)) => {
+                disk.tell_no_room(key, bytes);
+                Arc::new(Domain::in_memory(config))
+            }
+            (None, _) => Arc::new(Domain::in_memory(config)),
         };
         self.lock().domains.insert(key.clone(), domain.clone());
         // From here on the keeper finds it.

@@ -67,15 +67,30 @@ impl Peer {
             .sum()
     }
 
-    /// Gives the peer another room and its domains their parts of it.
+    /// Gives the peer another room and its domains their parts of it. Where there was nothing to go by, they get what new ones would.
     fn resize(&mut self, bytes: u64) {
         let before = self.bytes;
+        let had_room = self.reserved_bytes() > 0;
+        let mut left = bytes;
         for room in self.domains.values_mut() {
             if let Room::Reserved(domain) = room {
-                *domain = scaled(*domain, bytes, before);
+                *domain = if had_room {
+                    scaled(*domain, bytes, before)
+                } else {
+                    scaled(left, DOMAIN_SHARE.0, DOMAIN_SHARE.1)
+                };
+                left = left.saturating_sub(*domain);
             }
         }
         self.bytes = bytes;
+    }
+
+    /// It has less than a room, and not because nothing was left when it came.
+    fn was_squeezed(&self) -> bool {
+        let is_reserved = |room: &Room| matches!(room, Room::Reserved(_));
+        self.quota_bytes.is_none()
+            && self.bytes < ROOM_LEAST_BYTES
+            && self.domains.values().any(is_reserved)
     }
 }
 
@@ -154,11 +169,7 @@ impl Rooms {
         }
         let rest = self.rest_bytes();
         let small_bytes = self.small_bytes(quota_bytes);
-        let share = match (quota_bytes, self.lean) {
-            (Some(quota), _) => quota.min(rest),
-            (None, Lean::Receiving) => rest,
-            (None, Lean::Sending) => rest / 2,
-        };
+        let share = self.lean.share(quota_bytes, rest);
         let of_peer = self.peers.entry(peer.to_owned()).or_insert_with(|| Peer {
             bytes: if share < ROOM_LEAST_BYTES { 0 } else { share },
             quota_bytes,
@@ -202,7 +213,7 @@ impl Rooms {
     }
 
     /// Another size, and what the configuration now gives each peer: rooms without a quota change in proportion to the size, those with one
-    /// only as far as they must, and grow to their quota where there is room.
+    /// only as far as they must, and grow to their quota where there is room. Those that a smaller size had left nothing worth having get what new ones would.
     pub(super) fn resize(&mut self, size_bytes: u64, quota_of: impl Fn(&str) -> Option<u64>) {
         let before = self.size_bytes;
         self.size_bytes = size_bytes;
@@ -233,6 +244,25 @@ impl Rooms {
                 };
                 peer.resize(bytes);
             }
+        }
+        let mut rest = self.rest_bytes();
+        for peer in self.peers.values_mut().filter(|peer| peer.was_squeezed()) {
+            let share = self.lean.share(None, rest + peer.bytes);
+            if share >= ROOM_LEAST_BYTES {
+                rest = (rest + peer.bytes) - share;
+                peer.resize(share);
+            }
+        }
+    }
+}
+
+impl Lean {
+    /// What a peer that comes gets of what is left.
+    fn share(self, quota_bytes: Option<u64>, rest_bytes: u64) -> u64 {
+        match (quota_bytes, self) {
+            (Some(quota), _) => quota.min(rest_bytes),
+            (None, Self::Receiving) => rest_bytes,
+            (None, Self::Sending) => rest_bytes / 2,
         }
     }
 }

@@ -213,6 +213,7 @@ fn pool() -> Pool {
         threads: std::num::NonZeroUsize::MIN,
         queue_limit: std::num::NonZeroUsize::MIN,
         second_limit: None,
+        thread_start: None,
     };
     Pool::start(&tokio::runtime::Handle::current(), config)
 }

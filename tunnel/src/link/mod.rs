@@ -8,7 +8,7 @@ mod counters;
 mod jobs;
 
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -17,11 +17,12 @@ use codec::frame::{Frame, FrameCodec, FrameError};
 pub use counters::LinkCounters;
 pub(crate) use jobs::OpenOutput;
 use jobs::{OpenJob, Opener, SealJob};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::codec::Encoder;
 
 use crate::driver::Mail;
+use crate::handle::LinkName;
 use crate::pool::{Outcome, Pool, Priority, Rejected};
 use crate::state::{LineSample, LinkId};
 use crate::tls::{BATCH_MAX, Session, TlsError};
@@ -73,6 +74,7 @@ pub(crate) struct LinkContext<'a> {
 /// See the module.
 pub(crate) struct Link {
     pub(crate) id: LinkId,
+    pub(crate) name: LinkName,
     pub(crate) peer_address: SocketAddr,
     pub(crate) counters: Arc<LinkCounters>,
     socket: TcpStream,
@@ -103,6 +105,7 @@ impl Link {
         let session = Arc::new(session);
         Self {
             id,
+            name: LinkName::default(),
             peer_address,
             counters: Arc::new(LinkCounters::default()),
             socket,
@@ -165,27 +168,24 @@ impl Link {
 
     /// Reads what the socket has, up to one batch, into `incoming`. `Pending` registers the wake-up.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            self.incoming.reserve(BATCH_MAX - self.incoming.len());
-            let room = BATCH_MAX - self.incoming.len();
-            let mut window = bytes::BufMut::limit(&mut self.incoming, room);
-            match self.socket.try_read_buf(&mut window) {
-                Ok(0) => {
-                    self.eof = true;
-                    let end = if self.closed_by_peer {
-                        LinkError::Closed
-                    } else {
-                        LinkError::Lost
-                    };
-                    return Poll::Ready(Err(end));
-                }
-                Ok(n) => {
-                    self.counters.received(n);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e.into())),
+        let room = BATCH_MAX - self.incoming.len();
+        self.incoming.reserve(room);
+        let mut window = bytes::BufMut::limit(&mut self.incoming, room);
+        // Polled and not tried: then a read that leaves room is known to have emptied the socket, which is not asked again.
+        let reading = pin!(self.socket.read_buf(&mut window));
+        match ready!(reading.poll(cx))? {
+            0 => {
+                self.eof = true;
+                let end = if self.closed_by_peer {
+                    LinkError::Closed
+                } else {
+                    LinkError::Lost
+                };
+                Poll::Ready(Err(end))
+            }
+            bytes => {
+                self.counters.received(bytes);
+                Poll::Ready(Ok(()))
             }
         }
     }

@@ -52,6 +52,8 @@ pub struct PoolConfig {
     pub queue_limit: NonZeroUsize,
     /// How many jobs of [`Priority::Second`] may run at a time. `None`: as many as there are threads.
     pub second_limit: Option<NonZeroUsize>,
+    /// Called on each worker's thread before its first job: what the thread is to the system.
+    pub thread_start: Option<fn()>,
 }
 
 /// A named, bounded set of blocking threads. Clones are the same pool; when the last one is dropped, the pool is destroyed without waiting.
@@ -81,7 +83,12 @@ impl Pool {
         for _ in 0..threads {
             let presence = Presence::new(shared.clone());
             // Not awaited: a worker reports its leaving through its presence.
-            drop(runtime.spawn_blocking(move || worker::work(presence)));
+            drop(runtime.spawn_blocking(move || {
+                if let Some(start) = config.thread_start {
+                    start();
+                }
+                worker::work(presence);
+            }));
         }
         Self {
             owner: Arc::new(Owner { shared }),
@@ -373,6 +380,16 @@ impl Pools {
     /// Starts all pools on `runtime`.
     #[must_use]
     pub fn start(runtime: &Handle, config: PoolsConfig) -> Self {
+        Self::start_with(runtime, config, None)
+    }
+
+    /// The same; `codec_thread_start` is called on each thread of pool `codec` before its first job.
+    #[must_use]
+    pub fn start_with(
+        runtime: &Handle,
+        config: PoolsConfig,
+        codec_thread_start: Option<fn()>,
+    ) -> Self {
         let pool = |name, threads, second_limit| {
             Pool::start(
                 runtime,
@@ -381,6 +398,7 @@ impl Pools {
                     threads,
                     queue_limit: config.queue,
                     second_limit,
+                    thread_start: codec_thread_start.filter(|_| name == "codec"),
                 },
             )
         };

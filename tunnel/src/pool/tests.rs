@@ -64,6 +64,7 @@ fn limited_pool(threads: usize, queue: usize, second_limit: Option<usize>) -> Po
             threads: NonZeroUsize::new(threads).unwrap(),
             queue_limit: NonZeroUsize::new(queue).unwrap(),
             second_limit: second_limit.and_then(NonZeroUsize::new),
+            thread_start: None,
         },
     )
 }

@@ -2,20 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codec::frame::{Hello, HelloStatus, Secret};
+use tokio::sync::watch;
 
 use super::TUNNELS_PER_IDENTITY_MAX;
+use crate::driver::LINKS_MAX;
 use crate::handle::{EndCause, TunnelHandle};
 use crate::tls::Session;
 
 /// An older tunnel that is superseded ends within this time, unless its driver is held up; the new one then does without histories at first.
 const SUPERSEDE_MAX: Duration = Duration::from_secs(1);
 
+/// A link that is asked whether it lives is found dead after a heartbeat, and a little later that is known.
+const PROBE_MARGIN: Duration = Duration::from_secs(1);
+
 /// Tunnels that have not ended, by the peer's name.
 #[derive(Default)]
-pub(super) struct Tunnels(Mutex<HashMap<String, Vec<Known>>>);
+pub(super) struct Tunnels {
+    by_peer: Mutex<HashMap<String, Vec<Known>>>,
+    /// Told when one is added.
+    added: watch::Sender<()>,
+}
 
 /// A tunnel, and what its client must show to carry on with it.
 pub(super) struct Known {
@@ -26,6 +35,8 @@ pub(super) struct Known {
     pub(super) secret: Secret,
     /// Of the newest link that was admitted.
     pub(super) generation: u64,
+    /// It is for exchanging an invite only, and carries no streams.
+    pub(super) is_invite: bool,
 }
 
 impl Known {
@@ -37,9 +48,28 @@ impl Known {
     }
 }
 
+impl Known {
+    /// The tunnel, for a further link of its present generation.
+    fn admit_further(&self, hello: &Hello) -> Result<TunnelHandle, (HelloStatus, String)> {
+        if hello.generation != self.generation {
+            let message = format!(
+                "generation {} is not the tunnel's present one, {}",
+                hello.generation, self.generation
+            );
+            return Err((HelloStatus::ProofWrong, message));
+        }
+        let links = self.tunnel.links().len();
+        if links == 0 || links >= LINKS_MAX {
+            let message = format!("the tunnel has {links} links");
+            return Err((HelloStatus::Limit, message));
+        }
+        Ok(self.tunnel.clone())
+    }
+}
+
 impl Tunnels {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Known>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those that have not ended.
@@ -65,6 +95,32 @@ impl Tunnels {
         }
     }
 
+    /// A client of `instance` has begun: if it was restarted before this side has noticed that its old line is dead, its old tunnels shall not keep
+    /// the histories for long. Those that another start of the program has are asked whether they live; those that do not answer end.
+    pub(super) async fn probe_others(&self, peer: &str, instance: [u8; 16], heartbeat: Duration) {
+        let others: Vec<TunnelHandle> = {
+            let all = self.lock();
+            let of_peer = all.get(peer).into_iter().flatten();
+            of_peer
+                .filter(|known| known.instance != instance && known.tunnel.is_attached())
+                .map(|known| known.tunnel.clone())
+                .collect()
+        };
+        for tunnel in &others {
+            tunnel.probe();
+        }
+        let asked = Instant::now();
+        for tunnel in others {
+            let patience = (heartbeat + PROBE_MARGIN).saturating_sub(asked.elapsed());
+            let silent = tokio::time::timeout(patience, tunnel.becomes_attached(false)).await;
+            if silent.is_ok() && tunnel.is_up() && !tunnel.is_draining() {
+                tunnel.close(EndCause::Closed(
+                    "its client has begun anew, and does not answer on the old line".to_owned(),
+                ));
+            }
+        }
+    }
+
     /// Registers a tunnel unless its peer has too many.
     pub(super) fn add(&self, known: Known) -> bool {
         let mut all = self.lock();
@@ -74,7 +130,42 @@ impl Tunnels {
             return false;
         }
         of_peer.push(known);
+        drop(all);
+        self.added.send_replace(());
         true
+    }
+
+    /// A tunnel of `peer` that takes streams, the newest that has its line; waits for one as long as it is let.
+    pub(super) async fn wait_for(&self, peer: &str) -> TunnelHandle {
+        let mut added = self.added.subscribe();
+        loop {
+            added.mark_unchanged();
+            let usable = self.usable(peer);
+            if let Some(tunnel) = usable.iter().find(|tunnel| tunnel.is_attached()) {
+                return tunnel.clone();
+            }
+            let resumed = async {
+                match usable.first() {
+                    Some(tunnel) => tunnel.becomes_attached(true).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = resumed => tokio::task::yield_now().await,
+                // The sender is ours, so this cannot fail.
+                _ = added.changed() => {}
+            }
+        }
+    }
+
+    /// Those of `peer` that take streams, the newest first.
+    fn usable(&self, peer: &str) -> Vec<TunnelHandle> {
+        let all = self.lock();
+        let of_peer = all.get(peer).into_iter().flatten().rev();
+        of_peer
+            .filter(|known| !known.is_invite && known.tunnel.is_up() && !known.tunnel.is_draining())
+            .map(|known| known.tunnel.clone())
+            .collect()
     }
 
     /// Whether a client may begin a new tunnel, beside those that it does not supersede.
@@ -118,6 +209,9 @@ impl Tunnels {
                 HelloStatus::ProofWrong,
                 "the proof does not belong to this link".to_owned(),
             ));
+        }
+        if hello.link_index > 0 {
+            return known.admit_further(hello);
         }
         if hello.generation <= known.generation {
             return Err((

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use codec::block::Space;
 use codec::domain::Log;
-use codec::frame::{Ack, Refuse};
+use codec::frame::{Ack, Frame, Refuse};
 
 use super::domains::Pins;
 use super::encode::Rebuild;
@@ -48,12 +48,20 @@ impl Tunnel {
     fn acknowledged(&mut self, sent: Sent, now: Instant) {
         match sent.what {
             SentWhat::Block(block) => {
+                self.under_way.end(&block, sent.link);
                 self.memory
                     .retained
                     .give(block.header.len() + block.body.len());
                 self.domains.unpin(block.pins());
             }
-            SentWhat::Frame(_) => self.open_is_known(sent.stream, now),
+            SentWhat::Frame(frame) => {
+                self.goaway_is_known |= matches!(frame, Frame::GoAway { .. });
+                if let (Frame::Open(_), Some(stream)) = (&frame, self.streams.get_mut(&sent.stream))
+                {
+                    stream.is_known = true;
+                }
+                self.open_is_known(sent.stream, now);
+            }
         }
         if let Some(stream) = self.streams.get_mut(&sent.stream) {
             stream.send.unacknowledged -= 1;
@@ -97,11 +105,13 @@ impl Tunnel {
         }
         let Some(Sent {
             stream,
+            link,
             what: SentWhat::Block(block),
         }) = self.retention.take(number)
         else {
             return Ok(());
         };
+        self.under_way.end(&block, link);
         self.memory
             .retained
             .give(block.header.len() + block.body.len());
@@ -120,7 +130,7 @@ impl Tunnel {
         if of.send.delivers() {
             of.send.rebuilding += 1;
             let SentBlock {
-                header,
+                clear: header,
                 body,
                 plain_bytes,
                 ..

@@ -1,8 +1,10 @@
 //! What a tunnel is made with, and the names of its parts.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
-use codec::frame::{DomainId, Target};
+use codec::block::BlockVersion;
+use codec::frame::{DomainId, FEATURE_SOURCE, FEATURE_UNIX, Target};
 
 pub use codec::frame::Side;
 
@@ -54,6 +56,8 @@ impl Default for Limits {
 pub struct TunnelConfig {
     /// Which end this is.
     pub side: Side,
+    /// How blocks are written, both ways: as the highest wire version that both ends speak has them.
+    pub blocks: BlockVersion,
     /// The peer's name from its certificate: a label of the counters.
     pub peer_name: String,
     /// What this side accepts.
@@ -68,6 +72,8 @@ pub struct TunnelConfig {
     pub codec_threads: usize,
     /// Whether the peer may open streams; it may not with an invite's certificate.
     pub admit_opens: bool,
+    /// What the peer's Hello says that it understands.
+    pub peer_features: u64,
     /// For how long the tunnel outlives the loss of its last link; zero: not at all.
     pub resume_window: Duration,
 }
@@ -81,8 +87,23 @@ pub struct OpenSpec {
     pub target: Target,
     /// The service that took the connection.
     pub service: String,
-    /// Its share of the link relative to others; at least 1.
-    pub weight: u32,
+    /// Its share of the line relative to others, in both directions where the peer knows of weights; at most
+    /// [`WEIGHT_MAX`](codec::frame::WEIGHT_MAX).
+    pub weight: NonZeroU16,
+    /// Where the other edge shall connect from: the application's address.
+    pub source: Option<std::net::SocketAddr>,
+}
+
+impl OpenSpec {
+    /// What the other edge must understand to serve it, as a bit set of Hello's features.
+    pub fn needed_features(&self) -> u64 {
+        let of_source = self.source.map_or(0, |_| FEATURE_SOURCE);
+        let of_target = match self.target {
+            Target::Unix(_) => FEATURE_UNIX,
+            Target::Name { .. } | Target::Address(_) => 0,
+        };
+        of_source | of_target
+    }
 }
 
 /// Why a stream was not opened.
@@ -97,6 +118,9 @@ pub enum OpenError {
     /// No memory is left to reserve for the stream.
     #[error("the memory budget has no room for another stream")]
     Memory,
+    /// The spec asks for something that the peer does not understand.
+    #[error("the other edge is too old for this stream")]
+    NotUnderstood,
     /// The tunnel has ended.
     #[error("the tunnel is lost")]
     TunnelLost,

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use codec::frame::{Frame, Reason, StreamId};
 
 use super::credit::{Urgency, WINDOW_AT_OPEN_BYTES};
-use super::memory::Growth;
 use super::stream::{RecvState, Stream};
 use super::timers::Timer;
 use super::{Event, Tunnel, TunnelConfig, Violation};
@@ -74,6 +73,13 @@ impl Outbox {
                 self.frames.push_front(frame);
             }
         }
+    }
+
+    /// Whether it is not known that the peer has heard all Coverage.
+    pub(super) fn has_doubtful_coverage(&self) -> bool {
+        let mut doubtful = self.doubtful.iter().map(|(_, frame)| frame);
+        let is_coverage = |frame: &Frame| matches!(frame, Frame::Coverage(_));
+        doubtful.any(is_coverage) || self.frames.iter().any(is_coverage)
     }
 
     /// The stream's Credit goes again at once.
@@ -228,7 +234,7 @@ impl Tunnel {
             WINDOW_AT_OPEN_BYTES / 16,
         ] {
             let missing = stream.recv.window.missing_to(target);
-            if self.memory.may_grow(missing, Growth::Offered) && stream.try_grow(missing) {
+            if self.memory.may_offer(missing) && stream.try_grow(missing) {
                 break;
             }
         }

@@ -3,34 +3,16 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use codec::block::BLOCK_PLAIN_MAX;
 use codec::encoder::Tally;
+pub(super) use codec::policy::BULK_BLOCK_BYTES;
 
 use super::stream::{GAP, HOLD_MAX, SendSide, SendState};
-
-/// A stream in bulk closes a block at this size: the prefix of a longer one would not reach over all of it (next build of a binary: 18.4 times, 10.0 with
-/// blocks of 256 KiB), and a shorter one's header and frame weigh more.
-pub(super) const BULK_BLOCK_BYTES: u64 = 128 << 10;
-
-/// The same where nearly everything is copies: a block then is hardly more than its header (warm: 7,700 times, 3,850 with 128 KiB).
-const COPIED_BLOCK_BYTES: u64 = BLOCK_PLAIN_MAX as u64;
-
-/// Plain bytes of a block of which less than one is sent as it is, or as literals, that count as nearly everything.
-const NEARLY_ALL: u64 = 64;
 
 impl SendSide {
     /// The newest block in stream order has been encoded.
     pub(super) fn learn(&mut self, block: Tally) {
-        let copied_bytes = u64::from(block.copied_bytes);
-        let plain_bytes =
-            copied_bytes + u64::from(block.compressed_bytes) + u64::from(block.raw_bytes);
-        self.mostly_copies = copied_bytes * 2 >= plain_bytes;
-        let is_nearly_all = (plain_bytes - copied_bytes) * NEARLY_ALL <= plain_bytes;
-        self.block_bytes = if is_nearly_all {
-            COPIED_BLOCK_BYTES
-        } else {
-            BULK_BLOCK_BYTES
-        };
+        self.mostly_copies = u64::from(block.copied_bytes) * 2 >= block.plain_bytes();
+        self.block_bytes = block.bulk_block_bytes();
     }
 
     /// Bytes that may be cut now.
@@ -162,6 +144,23 @@ mod tests {
         send.waiting_since = Some(now);
         send.push(piece(10), now + GAP);
         assert!(!send.is_bulk);
+    }
+
+    #[test]
+    fn an_exchange_of_messages_never_becomes_bulk() {
+        let now = Instant::now();
+        let mut send = send_side(now);
+        for _ in 0..100 {
+            send.was_answered = true;
+            send.push(piece(16 << 10), now);
+            assert_eq!(send.cut_waits(true, now), None);
+            assert_eq!(send.cut().len(), 16 << 10);
+            send.waiting_since = Some(now);
+        }
+        for _ in 0..16 {
+            send.push(piece(16 << 10), now);
+        }
+        assert!(send.is_bulk, "what goes on without an answer is");
     }
 
     #[test]

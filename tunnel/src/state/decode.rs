@@ -7,18 +7,29 @@ use bytes::Bytes;
 use codec::block::{BlockHeader, HEADER_MAX_BYTES, Source, Space};
 use codec::decoder::Decoded;
 use codec::domain::Log;
+use codec::encoder::Tally;
 use codec::error::DecodeError;
 use codec::frame::{
     Data, DomainId, FrameKind, Lost, NotStored, REFUSE_LOST_MAX, Refuse, RefuseReason, data_header,
 };
 
-use super::inbound::{BlockState, InBlock, NumberState};
+use super::inbound::{BlockState, InBlock, NumberState, REFUSED_MAX};
 use super::jobs::{DecodeJob, Purpose};
+use super::retention::NUMBER_WINDOW;
 use super::stream::RecvState;
 use super::{Tunnel, Violation};
+use crate::pieces::{belong_together, join};
 
 /// Encoded bytes of blocks that wait for ranges that others fill; a block beyond is refused.
 const PARKED_MAX_BYTES: usize = 4 << 20;
+
+/// A block is decoded anew after each wait; one that copies from so many places that others still fill is refused. A correct peer's copies are of few
+/// blocks that are under way.
+const WAITS_MAX: u32 = 64;
+
+/// Small pieces that wait behind gaps. Behind each gap of a correct peer a block is missing, which is under way or was refused.
+#[expect(clippy::cast_possible_truncation, reason = "65,536")]
+const SCATTERED_MAX: usize = NUMBER_WINDOW as usize + REFUSED_MAX;
 
 impl Tunnel {
     /// A fragment of a block.
@@ -53,7 +64,12 @@ impl Tunnel {
         let received = bytes.len();
         let frame_bytes = data_header(number, offset, false, received.max(1)).len() + received;
         let mut body = bytes;
-        let header = BlockHeader::decode(&mut body)?;
+        self.received_ends
+            .advance(self.inbound.frontier(), |stream| {
+                self.streams.contains_key(&stream)
+            });
+        let known = |stream, domain| self.received_ends.of(stream, domain);
+        let header = BlockHeader::decode(&mut body, self.config.blocks, known)?;
         let header_bytes = (received - body.len()) as u64;
         let (id, plain) = (header.stream, u64::from(header.plain_length));
         self.check_known(FrameKind::Data, id)?;
@@ -75,6 +91,7 @@ impl Tunnel {
             received_bytes: received as u64,
             body: Vec::from_iter(Some(body).filter(|body| !body.is_empty())),
             state: BlockState::Assembling,
+            waits: 0,
             header,
         };
         self.check_room(&block, plain)?;
@@ -114,13 +131,19 @@ impl Tunnel {
             stream.count_received(frame_bytes);
         }
         if let (Some(append), Some(domain)) = (block.header.append, block.header.domain)
-            && let Some(domain) = self.domains.held(domain)
+            && let Some(held) = self.domains.held(domain)
         {
-            domain.register(append)?;
+            // What it skips, blocks may fill that are still under way on another link.
+            if self.inbound.is_next(number) {
+                held.register(append)?;
+            } else if held.register_ahead(append)? {
+                self.inbound.note_gap(number, domain, append.position);
+            }
         }
         if let Some(replaced) = block.header.replaces.filter(|_| is_replacement) {
             self.inbound.replaced(replaced);
         }
+        self.received_ends.begin(number, &block.header);
         self.inbound.begin_block(number, block);
         self.inbound.received(received);
         if is_small {
@@ -156,7 +179,12 @@ impl Tunnel {
         let id = block.header.stream;
         if more > 0 {
             block.received_bytes += more;
-            block.body.push(bytes);
+            match block.body.last_mut() {
+                Some(last) if belong_together(last, &bytes) => {
+                    *last = join(std::mem::take(last), &bytes);
+                }
+                _ => block.body.push(bytes),
+            }
         }
         self.inbound.grow_block(more);
         let (encoded, _) = self.inbound.under_way_bytes();
@@ -252,8 +280,16 @@ impl Tunnel {
         now: Instant,
     ) -> Result<(), Violation> {
         match result {
-            Ok(Decoded { plain, stored }) => {
+            Ok(Decoded {
+                plain,
+                stored,
+                tally,
+            }) => {
+                self.count_received(number, tally);
                 self.accept_block(number, plain, stored, now);
+                if self.scattered.count() > SCATTERED_MAX {
+                    return Err(Violation::TooScattered);
+                }
                 Ok(())
             }
             Err(DecodeError::Waits { log, span }) => {
@@ -271,6 +307,13 @@ impl Tunnel {
                 self.refuse_block(number, reason, &lost, now)
             }
             Err(DecodeError::Violation(violation)) => Err(violation.into()),
+        }
+    }
+
+    fn count_received(&self, number: u64, tally: Tally) {
+        let stream = self.inbound.blocks.get(&number).map(|b| b.header.stream);
+        if let Some(stream) = stream.and_then(|stream| self.streams.get(&stream)) {
+            stream.counted.series.codec.received.add(tally);
         }
     }
 
@@ -314,6 +357,15 @@ impl Tunnel {
         }
     }
 
+    /// Gaps in histories that nothing under way can fill any more are holes.
+    pub(super) fn close_gaps(&mut self) {
+        while let Some((domain, end)) = self.inbound.pop_gap() {
+            if let Some(domain) = self.domains.held(domain) {
+                domain.close_gaps(end);
+            }
+        }
+    }
+
     fn lose(&self, domain: DomainId, log: Log, range: &Range<u64>) {
         if let Some(domain) = self.domains.held(domain) {
             domain.lose(log, range.start, range.end - range.start);
@@ -341,44 +393,42 @@ impl Tunnel {
         block.body = body;
         let domain = block.header.domain;
         let bytes = usize::try_from(block.received_bytes).unwrap_or(usize::MAX);
-        if !self.inbound.will_be_filled(domain, range) {
+        let awaited = domain.and_then(|domain| {
+            let position = self.inbound.first_unfilled(domain, range)?;
+            Some((domain, position))
+        });
+        let Some((domain, position)) = awaited else {
             // Filled, or given up, while the job was on its way back.
             self.jobs.decode.push_back(number);
             return Ok(());
-        }
-        let fits = self.memory.parked.used_bytes().saturating_add(bytes) <= PARKED_MAX_BYTES;
+        };
+        let block = self.inbound.blocks.get_mut(&number);
+        let waits = block.map_or(0, |block| {
+            block.waits += 1;
+            block.waits
+        });
+        let fits = waits <= WAITS_MAX
+            && self.memory.parked.used_bytes().saturating_add(bytes) <= PARKED_MAX_BYTES;
         if !fits || !self.memory.parked.try_take(bytes) {
             return self.refuse_block(number, RefuseReason::Overload, &[], now);
         }
         if let Some(block) = self.inbound.blocks.get_mut(&number) {
-            block.state = BlockState::Parked(range.clone());
-            self.inbound.parked.push(number);
+            block.state = BlockState::Parked;
+            self.inbound.parked.insert(domain, position, number);
         }
         Ok(())
     }
 
     /// A range was filled or given up: whoever waits for it tries again.
     fn unpark(&mut self, domain: DomainId, range: &Range<u64>) {
-        let waiting = std::mem::take(&mut self.inbound.parked);
-        for number in waiting {
+        for number in self.inbound.parked.take(domain, range) {
             let Some(block) = self.inbound.blocks.get_mut(&number) else {
                 continue;
             };
-            let meets = match &block.state {
-                BlockState::Parked(awaited) => {
-                    awaited.start < range.end && range.start < awaited.end
-                }
-                _ => false,
-            };
-            if meets && block.header.domain == Some(domain) {
-                block.state = BlockState::Decoding;
-                self.memory
-                    .parked
-                    .give(usize::try_from(block.received_bytes).unwrap_or(usize::MAX));
-                self.jobs.decode.push_back(number);
-            } else {
-                self.inbound.parked.push(number);
-            }
+            block.state = BlockState::Decoding;
+            let bytes = usize::try_from(block.received_bytes).unwrap_or(usize::MAX);
+            self.memory.parked.give(bytes);
+            self.jobs.decode.push_back(number);
         }
     }
 

@@ -90,6 +90,10 @@ impl Domains {
         self.try_leases(now)
     }
 
+    pub(super) fn is_attached(&self, id: DomainId) -> bool {
+        self.attached.contains_key(&id)
+    }
+
     /// Asks for the leases that are missing. Returns what to send.
     pub(super) fn try_leases(&mut self, now: Instant) -> Vec<Frame> {
         let mut frames = Vec::new();

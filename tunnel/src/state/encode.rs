@@ -1,9 +1,10 @@
 //! Plain bytes become blocks: which stream's turn it is, how far ahead of the link, and what comes back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use codec::block::BlockHeader;
 use codec::encoder::{EncodeRequest, Encoded};
 use codec::frame::{DomainId, Reason, StreamId};
 
@@ -11,12 +12,12 @@ use super::domains::Pins;
 use super::jobs::{CodecDone, CodecJob, EncodeJob, JobId, JobResult, Purpose, RebuildJob};
 use super::stream::Slot;
 use super::timers::Timer;
-use super::{Event, Tunnel};
+use super::{Event, LinkId, Tunnel};
 
 /// Blocks are encoded ahead for this much of the line's time, or for two more than there are threads, whichever is more.
-const AHEAD: Duration = Duration::from_millis(100);
+pub(super) const AHEAD: Duration = Duration::from_millis(100);
 /// See [`AHEAD`].
-const AHEAD_BEYOND_THREADS: usize = 2;
+pub(super) const AHEAD_BEYOND_THREADS: usize = 2;
 
 /// Codec work of the tunnel: what is to be done, what is being done, and what is done and not yet sent.
 #[derive(Debug, Default)]
@@ -35,6 +36,16 @@ pub(super) struct JobBoard {
     ready_blocks: usize,
     ready_encoded_bytes: u64,
     ready_plain_bytes: u64,
+    /// Of those that are for a certain link.
+    ahead: BTreeMap<LinkId, Ahead>,
+}
+
+/// Blocks for one link that are being encoded or wait for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ahead {
+    pub(super) blocks: usize,
+    /// Plain ones while they are encoded, then encoded ones.
+    pub(super) bytes: u64,
 }
 
 /// A refused block that is to be sent again.
@@ -42,7 +53,7 @@ pub(super) struct JobBoard {
 pub(super) struct Rebuild {
     pub(super) number: u64,
     pub(super) stream: StreamId,
-    pub(super) header: Bytes,
+    pub(super) header: Box<BlockHeader>,
     pub(super) body: Bytes,
     pub(super) plain_bytes: u64,
     pub(super) pins: Pins,
@@ -82,16 +93,60 @@ impl JobBoard {
         };
     }
 
-    fn ready(&mut self, block: &Encoded) {
+    /// What is ahead of `link`.
+    pub(super) fn ahead_of(&self, link: LinkId) -> Ahead {
+        self.ahead.get(&link).copied().unwrap_or_default()
+    }
+
+    fn put_ahead(&mut self, link: LinkId, bytes: u64) {
+        let ahead = self.ahead.entry(link).or_default();
+        ahead.blocks += 1;
+        ahead.bytes += bytes;
+    }
+
+    fn take_ahead(&mut self, link: LinkId, bytes: u64) {
+        if let Some(ahead) = self.ahead.get_mut(&link) {
+            ahead.blocks -= 1;
+            ahead.bytes -= bytes;
+            if ahead.blocks == 0 {
+                self.ahead.remove(&link);
+            }
+        }
+    }
+
+    /// What was for `from` is for `to` from now on.
+    pub(super) fn move_ahead(&mut self, from: LinkId, to: LinkId) {
+        if let Some(moved) = self.ahead.remove(&from) {
+            let ahead = self.ahead.entry(to).or_default();
+            ahead.blocks += moved.blocks;
+            ahead.bytes += moved.bytes;
+        }
+        for purpose in self.outstanding.values_mut() {
+            if let Purpose::Encode { link, .. } = purpose
+                && *link == from
+            {
+                *link = to;
+            }
+        }
+    }
+
+    /// `link`: the one it is for, if it is for a certain one.
+    fn ready(&mut self, block: &Encoded, link: Option<LinkId>) {
         self.ready_blocks += 1;
         self.ready_encoded_bytes += encoded_bytes(block);
         self.ready_plain_bytes += plain_bytes(block);
+        if let Some(link) = link {
+            self.put_ahead(link, encoded_bytes(block));
+        }
     }
 
-    fn unready(&mut self, block: &Encoded) {
+    fn unready(&mut self, block: &Encoded, link: Option<LinkId>) {
         self.ready_blocks -= 1;
         self.ready_encoded_bytes -= encoded_bytes(block);
         self.ready_plain_bytes -= plain_bytes(block);
+        if let Some(link) = link {
+            self.take_ahead(link, encoded_bytes(block));
+        }
     }
 }
 
@@ -128,6 +183,7 @@ impl Tunnel {
                 if let Err(violation) = self.decoded(number, result, body, now) {
                     self.violated(violation);
                 }
+                self.close_gaps();
             }
             (
                 Purpose::Encode {
@@ -136,10 +192,11 @@ impl Tunnel {
                     stream_offset,
                     started,
                     domain,
+                    link,
                 },
                 JobResult::Encoded(block),
             ) => {
-                self.encode_ended(done.id, plain_bytes, domain);
+                self.encode_ended(done.id, plain_bytes, domain, link);
                 self.observe(&block, now.saturating_duration_since(started), now);
                 self.encoded(done.id, stream, stream_offset, block);
                 self.raise_floors(now);
@@ -173,9 +230,10 @@ impl Tunnel {
                 stream,
                 plain_bytes,
                 domain,
+                link,
                 ..
             } => {
-                self.encode_ended(id, plain_bytes, domain);
+                self.encode_ended(id, plain_bytes, domain, link);
                 if let Some(stream) = self.streams.get_mut(&stream) {
                     stream.send.encoding = stream.send.encoding.saturating_sub(1);
                 }
@@ -280,6 +338,9 @@ impl Tunnel {
 
     /// Whether more blocks should be made ahead of the link.
     fn may_run_ahead(&self) -> bool {
+        if self.links.len() > 1 {
+            return self.has_link_with_room();
+        }
         let board = &self.jobs;
         let blocks = board.encoding_blocks + board.ready_blocks;
         if blocks < self.config.codec_threads + AHEAD_BEYOND_THREADS {
@@ -312,12 +373,20 @@ impl Tunnel {
             .domain
             .and_then(|domain| Some((domain, self.domains.agreed(domain)?.clone())));
         let domain_id = domain.as_ref().map(|(id, _)| *id);
+        let is_known = stream.is_known;
+        let link = if is_known {
+            self.link_for(plain_bytes, now)
+        } else {
+            self.first_link
+        };
+        let avoid = domain.as_ref().and_then(|domain| self.avoid(domain, link));
         let purpose = Purpose::Encode {
             stream: id,
             plain_bytes,
             stream_offset,
             started: now,
             domain: domain_id,
+            link,
         };
         let job = self.jobs.start(purpose);
         if let Some(domain) = domain_id {
@@ -325,9 +394,11 @@ impl Tunnel {
         }
         self.jobs.encoding_blocks += 1;
         self.jobs.encoding_plain_bytes += plain_bytes;
-        let send = &mut stream.send;
-        send.pipeline.push_back(Slot::Encoding(job));
+        self.jobs.put_ahead(link, plain_bytes);
+        let send = &mut self.streams.get_mut(&id)?.send;
+        send.pipeline.push_back(Slot::Encoding(job, link));
         let request = EncodeRequest {
+            version: self.config.blocks,
             stream: id,
             stream_offset,
             plain,
@@ -338,6 +409,7 @@ impl Tunnel {
             hint: send.hint,
             habit: send.habit,
             replaces: None,
+            avoid,
         };
         self.want_encode(id);
         self.tell_writable(id);
@@ -346,7 +418,14 @@ impl Tunnel {
 
     // ---- what comes back ----
 
-    fn encode_ended(&mut self, job: JobId, plain_bytes: u64, domain: Option<DomainId>) {
+    fn encode_ended(
+        &mut self,
+        job: JobId,
+        plain_bytes: u64,
+        domain: Option<DomainId>,
+        link: LinkId,
+    ) {
+        self.jobs.take_ahead(link, plain_bytes);
         self.jobs.encoding_blocks -= 1;
         self.jobs.encoding_plain_bytes -= plain_bytes;
         self.memory
@@ -372,31 +451,33 @@ impl Tunnel {
         let Some(slot) = send
             .pipeline
             .iter_mut()
-            .find(|slot| matches!(slot, Slot::Encoding(waiting) if *waiting == job))
+            .find(|slot| matches!(slot, Slot::Encoding(waiting, _) if *waiting == job))
         else {
             // The stream was reset meanwhile: what has not begun is dropped.
             return;
         };
         let codec = &stream.counted.series.codec;
-        codec.copied.add(u64::from(block.tally.copied_bytes));
-        codec
-            .compressed
-            .add(u64::from(block.tally.compressed_bytes));
-        codec.raw.add(u64::from(block.tally.raw_bytes));
-        self.jobs.ready(&block);
+        codec.sent.add(block.tally);
+        let link = slot.link();
+        self.jobs.ready(&block, Some(link));
         self.memory.retained.take(block.encoded_bytes_bound());
         self.domains.pin(Pins {
             domain: stream.domain,
             uses: block.uses,
         });
-        *slot = Slot::Ready(block);
+        *slot = Slot::Ready(block, link);
         self.want_encode(id);
-        self.activate(id);
+        self.activate_on(link, id);
     }
 
     /// An encoded block leaves the queue: to be sent, or to be dropped. Returns its pins, which stay.
-    pub(super) fn take_ready(&mut self, block: &Encoded, domain: Option<DomainId>) -> Pins {
-        self.jobs.unready(block);
+    pub(super) fn take_ready(
+        &mut self,
+        block: &Encoded,
+        link: Option<LinkId>,
+        domain: Option<DomainId>,
+    ) -> Pins {
+        self.jobs.unready(block, link);
         self.memory.retained.give(block.encoded_bytes_bound());
         Pins {
             domain,
@@ -405,8 +486,13 @@ impl Tunnel {
     }
 
     /// An encoded block will not be sent.
-    pub(super) fn unready(&mut self, block: &Encoded, domain: Option<DomainId>) {
-        let pins = self.take_ready(block, domain);
+    pub(super) fn unready(
+        &mut self,
+        block: &Encoded,
+        link: Option<LinkId>,
+        domain: Option<DomainId>,
+    ) {
+        let pins = self.take_ready(block, link, domain);
         self.domains.unpin(pins);
     }
 
@@ -459,7 +545,7 @@ impl Tunnel {
         stream.send.rebuilding -= 1;
         match block {
             Some(block) if stream.send.delivers() => {
-                self.jobs.ready(&block);
+                self.jobs.ready(&block, None);
                 self.memory.retained.take(block.encoded_bytes_bound());
                 stream.send.repeats.push_back(block);
                 self.activate(id);

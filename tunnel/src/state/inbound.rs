@@ -12,6 +12,7 @@ use codec::frame::{
 use codec::ranges::RangeSet;
 
 use super::Violation;
+use super::parked::Parked;
 use super::retention::NUMBER_WINDOW;
 
 /// An Ack that nothing rides with goes alone after this time.
@@ -22,7 +23,7 @@ const ACK_EVERY_BYTES: u64 = 256 << 10;
 
 /// Refused blocks that wait for a replacement. A sender has at most a window of numbers under way; a quarter of it refused at once
 /// (overload by tiny blocks) is still no attack.
-const REFUSED_MAX: usize = 16_384;
+pub(super) const REFUSED_MAX: usize = 16_384;
 
 /// Ranges that wait to be reported as not stored. What a peer that does not read misses of them it learns by a Refuse.
 const NOT_STORED_MAX: usize = 4_096;
@@ -37,8 +38,8 @@ pub(super) enum BlockState {
     Assembling,
     /// Waits for a job, or is in one.
     Decoding,
-    /// Waits for this range to be filled.
-    Parked(Range<u64>),
+    /// Waits for bytes of another block; see [`Inbound::parked`].
+    Parked,
 }
 
 /// A block of which at least one fragment has arrived.
@@ -51,6 +52,8 @@ pub(super) struct InBlock {
     /// Encoded bytes so far, the header included.
     pub(super) received_bytes: u64,
     pub(super) state: BlockState,
+    /// How often it has waited for a range.
+    pub(super) waits: u32,
 }
 
 impl InBlock {
@@ -58,7 +61,9 @@ impl InBlock {
     pub(super) fn encoded_max_bytes(&self) -> u64 {
         let body = match self.header.body {
             BodyKind::Raw => u64::from(self.header.plain_length),
-            BodyKind::Stored | BodyKind::Zstd => inner_max_bytes(self.header.plain_length),
+            BodyKind::Stored | BodyKind::Zstd | BodyKind::ZstdBlock => {
+                inner_max_bytes(self.header.plain_length)
+            }
         };
         self.header_bytes + body
     }
@@ -106,13 +111,15 @@ pub(super) struct Inbound {
     unacknowledged_bytes: u64,
     /// Registered append ranges whose blocks are not decoded.
     unfilled: BTreeMap<DomainId, RangeSet>,
-    pub(super) parked: Vec<u64>,
+    pub(super) parked: Parked,
+    /// Blocks whose append range skipped positions that blocks of lower numbers may still fill, and where it begins.
+    gaps: BTreeMap<u64, (DomainId, u64)>,
 }
 
 impl Inbound {
     /// What is known of `number`.
     pub(super) fn number(&self, number: u64) -> Result<NumberState, Violation> {
-        let lowest = self.finished.lowest_gap(1);
+        let lowest = self.frontier();
         if number > lowest.saturating_add(NUMBER_WINDOW) {
             return Err(Violation::NumberBeyondWindow { number, lowest });
         }
@@ -123,6 +130,28 @@ impl Inbound {
         } else {
             NumberState::New
         })
+    }
+
+    /// The lowest number that is not finished.
+    pub(super) fn frontier(&self) -> u64 {
+        self.finished.lowest_gap(1)
+    }
+
+    /// Whether all lower numbers are finished.
+    pub(super) fn is_next(&self, number: u64) -> bool {
+        number <= self.frontier()
+    }
+
+    /// The block `number` skipped positions below `position`, which lower numbers may still fill.
+    pub(super) fn note_gap(&mut self, number: u64, domain: DomainId, position: u64) {
+        self.gaps.insert(number, (domain, position));
+    }
+
+    /// A gap that no number can fill any more: in which domain, and where it ends.
+    pub(super) fn pop_gap(&mut self) -> Option<(DomainId, u64)> {
+        let frontier = self.frontier();
+        let gap = self.gaps.first_entry()?;
+        (*gap.key() <= frontier).then(|| gap.remove())
     }
 
     /// `number` was acted on.
@@ -173,11 +202,10 @@ impl Inbound {
         Some(block)
     }
 
-    /// Whether some block under way will fill a part of this range.
-    pub(super) fn will_be_filled(&self, domain: Option<DomainId>, range: &Range<u64>) -> bool {
-        domain
-            .and_then(|domain| self.unfilled.get(&domain))
-            .is_some_and(|unfilled| unfilled.overlaps(range))
+    /// The lowest position of this range that some block under way will fill.
+    pub(super) fn first_unfilled(&self, domain: DomainId, range: &Range<u64>) -> Option<u64> {
+        let unfilled = self.unfilled.get(&domain)?;
+        unfilled.within(range.clone()).next().map(|part| part.start)
     }
 
     pub(super) fn not_stored(&mut self, range: NotStored) {
@@ -408,6 +436,7 @@ mod tests {
         let now = Instant::now();
         let mut inbound = Inbound::default();
         let header = BlockHeader {
+            version: codec::block::BlockVersion::One,
             stream: StreamId(1),
             stream_offset: 5,
             plain_length: 4,
@@ -421,6 +450,7 @@ mod tests {
             checksum: None,
         };
         let block = InBlock {
+            waits: 0,
             header: header.clone(),
             body: Vec::new(),
             header_bytes: 5,

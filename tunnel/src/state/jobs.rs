@@ -53,7 +53,7 @@ pub struct RebuildJob {
     /// The refused block's number.
     pub(super) number: u64,
     pub(super) domain: Option<Arc<Domain>>,
-    pub(super) header: Bytes,
+    pub(super) header: Box<BlockHeader>,
     pub(super) body: Bytes,
     pub(super) level: Level,
 }
@@ -123,7 +123,7 @@ impl CodecJob {
             Self::Rebuild(job) => JobResult::Rebuilt(
                 job.plain(scratch, true)
                     .ok()
-                    .map(|(header, plain)| job.encode(&header, plain, scratch)),
+                    .map(|plain| job.encode(plain, scratch)),
             ),
         };
         CodecDone { id, result }
@@ -156,11 +156,7 @@ impl CodecJob {
             }
             Self::Rebuild(job) => match job.plain(scratch, false) {
                 Err(Some(DecodeError::NotResident)) => return Err(Box::new(Self::Rebuild(job))),
-                plain => JobResult::Rebuilt(
-                    plain
-                        .ok()
-                        .map(|(header, plain)| job.encode(&header, plain, scratch)),
-                ),
+                plain => JobResult::Rebuilt(plain.ok().map(|plain| job.encode(plain, scratch))),
             },
         };
         Ok(CodecDone { id, result })
@@ -168,30 +164,27 @@ impl CodecJob {
 }
 
 impl RebuildJob {
-    /// The refused block's header and plain bytes.
+    /// The refused block's plain bytes.
     fn plain(
         &self,
         scratch: &mut CodecScratch,
         may_block: bool,
-    ) -> Result<(BlockHeader, Bytes), Option<DecodeError>> {
-        let header = BlockHeader::decode(&mut self.header.clone()).map_err(|_| None)?;
+    ) -> Result<Bytes, Option<DecodeError>> {
+        let header = self.header.as_ref();
         let (domain, body) = (self.domain.as_deref(), std::slice::from_ref(&self.body));
         let decoder = scratch.decoder();
         let plain = if may_block {
-            decoder.rebuild(domain, &header, body)
+            decoder.rebuild(domain, header, body)
         } else {
-            decoder.try_rebuild(domain, &header, body)
+            decoder.try_rebuild(domain, header, body)
         };
-        Ok((header, plain.map_err(Some)?))
+        plain.map_err(Some)
     }
 
-    fn encode(
-        &self,
-        header: &BlockHeader,
-        plain: Bytes,
-        scratch: &mut CodecScratch,
-    ) -> Box<Encoded> {
+    fn encode(&self, plain: Bytes, scratch: &mut CodecScratch) -> Box<Encoded> {
+        let header = self.header.as_ref();
         let request = EncodeRequest {
+            version: header.version,
             stream: header.stream,
             stream_offset: header.stream_offset,
             plain,
@@ -202,6 +195,7 @@ impl RebuildJob {
             hint: None,
             habit: Habit::default(),
             replaces: Some(self.number),
+            avoid: None,
         };
         Box::new(scratch.encoder().encode(request))
     }
@@ -226,6 +220,7 @@ pub(super) enum Purpose {
         stream_offset: u64,
         started: Instant,
         domain: Option<codec::frame::DomainId>,
+        link: super::LinkId,
     },
     Decode {
         number: u64,
@@ -242,10 +237,11 @@ pub(super) enum Purpose {
 mod tests {
     use super::*;
     use bytes::BytesMut;
-    use codec::block::BodyKind;
+    use codec::block::{BlockVersion, BodyKind, Known};
 
     fn damaged(stream: StreamId) -> DecodeJob {
         let header = BlockHeader {
+            version: BlockVersion::One,
             stream,
             stream_offset: 0,
             plain_length: 4,
@@ -280,6 +276,7 @@ mod tests {
     fn a_refused_block_is_rebuilt_as_a_replacement() {
         let plain = Bytes::from(vec![b'x'; 5000]);
         let request = EncodeRequest {
+            version: BlockVersion::Two,
             stream: StreamId(1),
             stream_offset: 70,
             plain: plain.clone(),
@@ -290,6 +287,7 @@ mod tests {
             hint: None,
             habit: Habit::default(),
             replaces: None,
+            avoid: None,
         };
         let scratch = &mut CodecScratch::default();
         let done = CodecJob::Encode(EncodeJob {
@@ -300,12 +298,12 @@ mod tests {
         let JobResult::Encoded(mut first) = done.result else {
             unreachable!("it was an encode job")
         };
-        let (header, body) = first.wire(None);
+        let (_, body) = first.wire(None, Known::default());
         let job = RebuildJob {
             id: JobId(2),
             number: 9,
             domain: None,
-            header,
+            header: Box::new(first.header().clone()),
             body,
             level: Level::default(),
         };
@@ -313,8 +311,10 @@ mod tests {
         else {
             unreachable!("its bytes are there")
         };
-        let (header, body) = second.wire(None);
-        let header = BlockHeader::decode(&mut BytesMut::from(&header[..]).freeze()).unwrap();
+        let (header, body) = second.wire(None, Known::default());
+        let mut header = BytesMut::from(&header[..]).freeze();
+        let header =
+            BlockHeader::decode(&mut header, BlockVersion::Two, |_, _| Known::default()).unwrap();
         assert_eq!((header.replaces, header.stream_offset), (Some(9), 70));
         let decoded = scratch.decoder().decode(None, &header, &[body]).unwrap();
         assert_eq!(decoded.plain, plain);

@@ -195,14 +195,17 @@ impl LevelControl {
 impl Tunnel {
     /// A block has come back `took` after its job was given out.
     pub(super) fn observe(&mut self, block: &Encoded, took: Duration, now: Instant) {
-        let path = self.path();
+        let paths = self.links.iter().map(|link| &link.path);
         let observed = Observed {
             plain_bytes: u64::from(block.header().plain_length),
             encoded_bytes: block.encoded_bytes_bound() as u64,
             took,
             waiting_bytes: self.jobs.ready_encoded_bytes()
-                + path.map_or(0, Path::backlog_bytes) as u64,
-            line_bytes_per_s: path.and_then(Path::rate_bytes_per_s),
+                + paths.clone().map(Path::backlog_bytes).sum::<usize>() as u64,
+            line_bytes_per_s: paths
+                .map(Path::rate_bytes_per_s)
+                .try_fold(0u64, |sum, rate| Some(sum.saturating_add(rate?)))
+                .filter(|rate| *rate > 0),
         };
         self.level.encoded(observed, now);
     }

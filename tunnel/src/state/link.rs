@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use codec::frame::StreamId;
 
+use super::lanes::Lane;
 use super::line::{LineMeasure, LineSample};
 use super::pace::Pacer;
 use super::path::Path;
+use super::resume::Again;
 use super::transmit::LIGHT_FOR;
 use super::{LinkId, Side, Tunnel, TunnelConfig};
 
@@ -43,6 +45,10 @@ pub(super) struct LinkState {
     pub(super) is_busy: bool,
     next_sample: Instant,
     pub(super) pongs: VecDeque<u64>,
+    /// What goes again here because the link that it went out on is lost.
+    pub(super) again: Again,
+    /// Of a link that is not the first.
+    pub(super) lane: Lane,
 }
 
 impl LinkState {
@@ -60,7 +66,15 @@ impl LinkState {
             is_busy: false,
             next_sample: now,
             pongs: VecDeque::new(),
+            again: Again::default(),
+            lane: Lane::default(),
         }
+    }
+
+    /// The tunnel is over.
+    pub(super) fn clear(&mut self) {
+        self.again = Again::default();
+        self.lane = Lane::default();
     }
 
     /// Bulk waits until then, and that is the line's doing.
@@ -109,8 +123,9 @@ impl Tunnel {
     /// How many bytes of frames the link should be given at once, and twice as many may wait in front of its socket: more would only stand
     /// in the way of what comes next.
     #[must_use]
-    pub fn batch_bytes(&self) -> usize {
-        let measured = self.path().and_then(|path| path.bytes_in(BATCH_TIME));
+    pub fn batch_bytes(&self, link: LinkId) -> usize {
+        let state = self.links.iter().find(|state| state.id == link);
+        let measured = state.and_then(|state| state.path.bytes_in(BATCH_TIME));
         let bytes = measured
             .unwrap_or(BATCH_MAX_BYTES)
             .clamp(BATCH_MIN_BYTES, BATCH_MAX_BYTES);
@@ -125,10 +140,21 @@ impl Tunnel {
 
     /// When the head of the round may go, if it must wait for what is urgent.
     pub(super) fn held_back(&mut self, id: StreamId, now: Instant) -> Option<Instant> {
-        if self.scheduler.head_is_urgent() || !self.light.is_shared(id, LIGHT_FOR, now) {
+        self.held_back_on(0, self.scheduler.head_is_urgent(), id, now)
+    }
+
+    /// The same on a further link.
+    pub(super) fn held_back_on(
+        &mut self,
+        index: usize,
+        is_urgent: bool,
+        id: StreamId,
+        now: Instant,
+    ) -> Option<Instant> {
+        if is_urgent || !self.light.is_shared(id, LIGHT_FOR, now) {
             return None;
         }
-        let link = self.links.first_mut()?;
+        let link = self.links.get_mut(index)?;
         let line = link.path.line.as_ref()?;
         if line.is_settled() {
             link.pacer.waits(line, now)

@@ -11,18 +11,6 @@ const IDENTITY_DIVISOR: usize = 2;
 /// Growth that a new stream is offered leaves half of the identity's part free: it may never be used.
 const OFFERED_KEEPS_FREE_DIVISOR: usize = 2;
 
-/// Growth that a stream has shown it uses leaves an eighth free, for further streams' reserves.
-const EARNED_KEEPS_FREE_DIVISOR: usize = 8;
-
-/// Why a window grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Growth {
-    /// The stream is new, or has woken up.
-    Offered,
-    /// The stream used its window up within a round trip or two.
-    Earned,
-}
-
 /// What the tunnel holds for sending. What a stream's window may hold is charged by the stream.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -58,12 +46,9 @@ impl Memory {
         }
     }
 
-    /// Whether a window may grow by `bytes`: never so far that no stream could be admitted any more.
-    pub(super) fn may_grow(&self, bytes: u64, growth: Growth) -> bool {
-        let keeps_free = match growth {
-            Growth::Offered => self.identity_limit_bytes / OFFERED_KEEPS_FREE_DIVISOR,
-            Growth::Earned => self.identity_limit_bytes / EARNED_KEEPS_FREE_DIVISOR,
-        };
+    /// Whether a stream that is new, or has woken up, may be offered `bytes` more of window. What a stream has shown it uses is bounded by the budget alone.
+    pub(super) fn may_offer(&self, bytes: u64) -> bool {
+        let keeps_free = self.identity_limit_bytes / OFFERED_KEEPS_FREE_DIVISOR;
         let used = (self.identity.used_bytes() + keeps_free) as u64;
         used.saturating_add(bytes) <= self.identity_limit_bytes as u64
     }
@@ -195,8 +180,8 @@ mod tests {
     fn what_must_not_be_a_debt_is_refused() {
         let budget = Budget::new(1 << 20);
         let mut memory = Memory::new(&budget);
-        assert!(memory.parked.try_take(500 << 10));
+        assert!(memory.parked.try_take(400 << 10));
         assert!(!memory.parked.try_take(100 << 10));
-        assert_eq!(memory.parked.used_bytes(), 500 << 10);
+        assert_eq!(memory.parked.used_bytes(), 400 << 10);
     }
 }

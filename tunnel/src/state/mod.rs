@@ -10,11 +10,13 @@
 //! | `streams` | what the driver asks of a stream |
 //! | `cut`, `encode`, `level` | plain bytes become blocks: how long, which one next, how hard they are compressed |
 //! | `transmit`, `scheduler` | blocks and frames become a link's bytes; whose turn it is |
+//! | `lanes` | several links: which one a block goes over, and what becomes of it when that one is lost |
 //! | `link`, `line`, `pace`, `light` | what a line carries; bulk leaves room for what is urgent; which streams are |
 //! | `control` | frames without a number: when they go |
 //! | `receive` | frames arrive |
 //! | `inbound`, `decode` | numbers and blocks that arrive, up to plain bytes in order |
 //! | `acknowledge`, `retention` | what became of what was sent |
+//! | `known` | where blocks lie, as far as both ends know |
 //! | `stream`, `credit`, `reassembly` | one stream |
 //! | `resume` | the line is lost, and found again |
 //! | `domains`, `floors` | histories: leases, agreement; what may be dropped |
@@ -32,12 +34,15 @@ mod event;
 mod floors;
 mod inbound;
 mod jobs;
+mod known;
+mod lanes;
 mod level;
 mod light;
 mod line;
 mod link;
 mod memory;
 mod pace;
+mod parked;
 mod path;
 mod reassembly;
 mod receive;

@@ -54,10 +54,15 @@ const MOST_PERMILLE: u64 = 1250;
 /// A pace of which less than this was sent is not what makes a queue.
 const USED_PERMILLE: u64 = 900;
 
-/// The pace is no less than this much of the most that arrived in one or two times [`RECENT_ROUNDS`].
+/// The pace is no less than this much of the most that arrived in one or two times [`RECENT_SPAN`], held back or not, or as many times [`FULL_ROUNDS`]. A
+/// machine that is busy for a minute makes each round look like a slower line, and the pace would follow what it has itself caused, round by round, to
+/// the least there is (measured: 6 % of the line within 20 s). A line that has really become slower does not take what the pace allows: the
+/// socket is full, and those rounds count.
 const LEAST_PERMILLE: u64 = 750;
 /// See [`LEAST_PERMILLE`].
-const RECENT_ROUNDS: u32 = 16;
+const RECENT_SPAN: Duration = Duration::from_secs(30);
+/// See [`LEAST_PERMILLE`].
+const FULL_ROUNDS: u32 = 16;
 
 /// A tolerated queue is forgotten by this part of the difference in each round.
 const TOLERATED_DIVISOR: u32 = 16;
@@ -83,6 +88,13 @@ const UNSENT_MIN_BYTES: u64 = 4 << 10;
 const UNSENT_UNSETTLED: Duration = Duration::from_millis(20);
 /// See [`UNSENT_UNSETTLED`].
 const UNSENT_UNSETTLED_MIN_BYTES: u64 = 32 << 10;
+
+/// Meanwhile a round trip that is longer than the empty line's by a quarter, and by at least this much, is a queue of the connection's start: what bulk
+/// adds to it is in the way of what is urgent, and then lost, and what is urgent with it. As much as arrives in a round trip of the empty line may be
+/// under way all the same, for a busy machine makes round trips long, too.
+const START_QUEUE_MIN: Duration = Duration::from_millis(10);
+/// See [`START_QUEUE_MIN`].
+const START_QUEUE_DIVISOR: u32 = 4;
 
 /// A tiny congestion window is left to what is urgent for so long; BBR's looking for the round trip takes 200 ms. Then bulk gets half of it.
 const TINY_WINDOW: Duration = Duration::from_millis(300);
@@ -120,9 +132,13 @@ pub(super) struct Pacer {
     sent: [u64; SENT_ROUNDS],
     /// Bulk waited in this round because the socket was full: more was asked than the line carries.
     was_full: bool,
+    /// The same, and it was not that the congestion control allowed next to nothing.
+    was_unsent: bool,
     /// The most that arrived in this span of rounds and in the one before.
     recent: [u64; 2],
-    rounds: u32,
+    recent_since: Instant,
+    /// Rounds since then in which the socket was full.
+    full_rounds: u32,
     /// Rounds in which the pace has grown, one behind the other.
     growing: u32,
     queue: Queue,
@@ -154,8 +170,10 @@ impl Pacer {
             round_start: now,
             sent: [0; SENT_ROUNDS],
             was_full: false,
+            was_unsent: false,
             recent: [0; 2],
-            rounds: 0,
+            recent_since: now,
+            full_rounds: 0,
             growing: 0,
             queue: Queue::None,
             chance,
@@ -171,13 +189,21 @@ impl Pacer {
         now: Instant,
     ) {
         self.since_sample_bytes = 0;
+        if round == Round::Busy {
+            self.remember(line, now);
+        }
         if !is_active {
             // From the start again when it is.
             self.rate_bytes_per_s = 0;
             return;
         }
         if self.rate_bytes_per_s == 0 {
-            *self = Self::new(self.chance, now);
+            *self = Self {
+                recent: self.recent,
+                recent_since: self.recent_since,
+                full_rounds: self.full_rounds,
+                ..Self::new(self.chance, now)
+            };
             self.set_rate(permille(line.rate_bytes_per_s(), BELOW_PERMILLE));
         }
         self.refill(now);
@@ -193,7 +219,7 @@ impl Pacer {
         self.round_start = now;
         let was_full = std::mem::take(&mut self.was_full);
         if round == Round::Busy {
-            self.count(sent, line);
+            self.count(sent);
             self.round_ended(least, was_full, line);
         }
     }
@@ -253,17 +279,23 @@ impl Pacer {
         self.set_rate(self.rate_bytes_per_s.min(below));
     }
 
-    /// Notes what a round has sent, and what has arrived.
-    fn count(&mut self, sent: u64, line: &LineMeasure) {
+    /// Notes what a round has sent.
+    fn count(&mut self, sent: u64) {
         self.sent.rotate_left(1);
         if let Some(last) = self.sent.last_mut() {
             *last = sent;
         }
+    }
+
+    /// Notes what has arrived.
+    fn remember(&mut self, line: &LineMeasure, now: Instant) {
         let [present, before] = &mut self.recent;
         *present = (*present).max(line.rate_bytes_per_s());
-        self.rounds += 1;
-        if self.rounds == RECENT_ROUNDS {
-            self.rounds = 0;
+        self.full_rounds += u32::from(std::mem::take(&mut self.was_unsent));
+        let is_long_ago = now.saturating_duration_since(self.recent_since) >= RECENT_SPAN;
+        if is_long_ago || self.full_rounds >= FULL_ROUNDS {
+            self.recent_since = now;
+            self.full_rounds = 0;
             *before = *present;
             *present = line.rate_bytes_per_s();
         }
@@ -309,7 +341,9 @@ impl Pacer {
             return Some(now + WAIT_MIN);
         }
         self.refill(now);
-        if self.is_socket_full(line, now) {
+        let is_unsent = self.is_unsent(line);
+        self.was_unsent |= is_unsent;
+        if is_unsent || self.is_window_tiny(line, now) {
             self.was_full = true;
             return Some(now + FULL_WAIT);
         }
@@ -356,17 +390,24 @@ impl Pacer {
             .bytes_in(UNSENT_UNSETTLED)
             .max(UNSENT_UNSETTLED_MIN_BYTES);
         let is_full = line.last().unsent_bytes + self.since_sample_bytes > most;
-        is_full.then(|| now + FULL_WAIT)
+        let empty = line.round_trip_min();
+        let too_long = empty + START_QUEUE_MIN.max(empty / START_QUEUE_DIVISOR);
+        let under_way = line.last().in_flight_bytes + self.since_sample_bytes;
+        let is_queueing = line.last().round_trip > too_long
+            && under_way > line.bytes_in(empty).max(UNSENT_UNSETTLED_MIN_BYTES);
+        (is_full || is_queueing).then(|| now + FULL_WAIT)
     }
 
     /// What bulk adds now would only wait in the socket, in front of what is urgent.
-    fn is_socket_full(&self, line: &LineMeasure, now: Instant) -> bool {
-        let last = line.last();
+    fn is_unsent(&self, line: &LineMeasure) -> bool {
         // What was added since the sample is being sent by now, as far as the pace allowed it.
         let added = self.since_sample_bytes.saturating_sub(self.burst_bytes());
-        if last.unsent_bytes + added > line.bytes_in(UNSENT).max(UNSENT_MIN_BYTES) {
-            return true;
-        }
+        line.last().unsent_bytes + added > line.bytes_in(UNSENT).max(UNSENT_MIN_BYTES)
+    }
+
+    /// The congestion control allows so little that it is left to what is urgent.
+    fn is_window_tiny(&self, line: &LineMeasure, now: Instant) -> bool {
+        let last = line.last();
         let Some(since) = line.window_tiny_since() else {
             return false;
         };

@@ -1,9 +1,23 @@
 //! The receiving direction's order: decoded blocks come in any order and leave in the stream's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use codec::ranges::RangeSet;
+
+use crate::pieces::{SMALL_BYTES, belong_together, join};
+
+/// Counts the small pieces that wait behind a gap, of all streams of a tunnel: each costs far more memory than the bytes that it is charged for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scattered(Arc<AtomicUsize>);
+
+impl Scattered {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -12,10 +26,21 @@ pub(super) struct Reassembly {
     given: u64,
     /// What blocks have announced, decoded or not; above `given` only.
     announced: RangeSet,
+    /// Neighbours are joined as long as they are small.
     decoded: BTreeMap<u64, Bytes>,
+    /// Small ones among `decoded`, which `scattered` counts.
+    small: usize,
+    scattered: Scattered,
 }
 
 impl Reassembly {
+    /// Nothing has come yet; `scattered` counts what will wait.
+    pub(super) fn new(scattered: Scattered) -> Self {
+        let mut order = Self::default();
+        order.scattered = scattered;
+        order
+    }
+
     /// The stream offset behind the last byte given out.
     pub(super) fn given(&self) -> u64 {
         self.given
@@ -44,16 +69,45 @@ impl Reassembly {
     /// An announced block was decoded.
     pub(super) fn insert(&mut self, offset: u64, plain: Bytes) {
         debug_assert!(offset >= self.given, "bytes that were given out already");
+        let (mut offset, mut plain) = (offset, plain);
+        let before = self.decoded.range(..offset).next_back();
+        if let Some((&start, before)) = before
+            && start + before.len() as u64 == offset
+            && belong_together(before, &plain)
+            && let Some(before) = self.remove(start)
+        {
+            (offset, plain) = (start, join(before, &plain));
+        }
+        let behind = offset + plain.len() as u64;
+        if let Some(next) = self.decoded.get(&behind)
+            && belong_together(&plain, next)
+            && let Some(next) = self.remove(behind)
+        {
+            plain = join(plain, &next);
+        }
+        if plain.len() < SMALL_BYTES {
+            self.small += 1;
+            self.scattered.0.fetch_add(1, Ordering::Relaxed);
+        }
         self.decoded.insert(offset, plain);
+    }
+
+    fn remove(&mut self, offset: u64) -> Option<Bytes> {
+        let plain = self.decoded.remove(&offset)?;
+        if plain.len() < SMALL_BYTES {
+            self.forget_small(1);
+        }
+        Some(plain)
+    }
+
+    fn forget_small(&mut self, count: usize) {
+        self.small -= count;
+        self.scattered.0.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// The next bytes in order, if they are there.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let entry = self.decoded.first_entry()?;
-        if *entry.key() != self.given {
-            return None;
-        }
-        let plain = entry.remove();
+        let plain = self.remove(self.given)?;
         self.given += plain.len() as u64;
         self.announced.remove(0..self.given);
         Some(plain)
@@ -63,6 +117,13 @@ impl Reassembly {
     pub(super) fn clear(&mut self) {
         self.decoded.clear();
         self.announced.clear();
+        self.forget_small(self.small);
+    }
+}
+
+impl Drop for Reassembly {
+    fn drop(&mut self) {
+        self.forget_small(self.small);
     }
 }
 
@@ -82,6 +143,36 @@ mod tests {
         assert!(order.pop().is_some() && order.pop().is_none());
         assert_eq!((order.given(), order.announced_end()), (10, 30));
         assert!(!order.announce(9, 2), "given out already");
+    }
+
+    #[test]
+    fn what_is_scattered_is_counted_until_it_is_joined_or_given_out() {
+        let scattered = Scattered::default();
+        let mut order = Reassembly::new(scattered.clone());
+        let byte = || Bytes::from_static(b"a");
+        for offset in 1..=999 {
+            order.insert(2 * offset, byte());
+        }
+        assert_eq!(scattered.count(), 999);
+        order.insert(4_000, Bytes::from(vec![0; SMALL_BYTES]));
+        assert_eq!(scattered.count(), 999, "what is large pays for itself");
+        for offset in (1..999).rev() {
+            order.insert(2 * offset + 1, byte());
+        }
+        assert!(scattered.count() <= 1, "{}", scattered.count());
+        order.insert(0, byte());
+        order.insert(1, byte());
+        let mut given = 0;
+        while let Some(plain) = order.pop() {
+            given += plain.len();
+        }
+        assert_eq!((given, scattered.count()), (1_999, 0));
+        order.insert(3_000, byte());
+        order.clear();
+        assert_eq!(scattered.count(), 0);
+        order.insert(3_000, byte());
+        drop(order);
+        assert_eq!(scattered.count(), 0);
     }
 
     proptest! {

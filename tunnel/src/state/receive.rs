@@ -11,7 +11,7 @@ use super::stream::{NewStream, RecvState, Stream};
 use super::{Event, LinkId, Tunnel, Violation};
 use crate::metrics::{CountedStream, StreamResult};
 
-/// Streams that were reset before they were opened. With links that keep order there are none; with several there may be a few.
+/// Streams that were reset before they were opened: a peer of ours does not do that, but may.
 const TOMBSTONES_MAX: usize = 1_024;
 
 impl Tunnel {
@@ -32,11 +32,14 @@ impl Tunnel {
             return Ok(());
         }
         state.path.heard(now);
-        let carries = self.links.first().is_some_and(|first| first.id == link);
-        if carries && ends_report(&frame) {
-            self.again.is_reported();
+        if matches!(frame, Frame::Data(_)) {
+            state.path.received_data();
+        }
+        if ends_report(&frame) {
+            state.again.is_reported();
         }
         let result = self.dispatch(link, frame, now);
+        self.close_gaps();
         if result.is_err() {
             self.end();
         }
@@ -156,9 +159,11 @@ impl Tunnel {
                 stream
             }
             Frame::GoAway { reason, .. } => {
-                self.peer_going_away = true;
-                self.events.push_back(Event::GoAway { reason });
-                StreamId::TUNNEL
+                if !std::mem::replace(&mut self.peer_going_away, true) {
+                    self.events.push_back(Event::GoAway { reason });
+                }
+                self.peer_goaway = Some(number);
+                return Ok(());
             }
             other => return Err(Violation::Misplaced(other.kind())),
         };
@@ -201,7 +206,7 @@ impl Tunnel {
         self.last_peer = id;
         let refused = if !self.config.admit_opens {
             Some(Reason::Policy)
-        } else if self.going_away {
+        } else if self.going_away && self.goaway_is_known {
             Some(Reason::GoingAway)
         } else {
             None
@@ -214,12 +219,13 @@ impl Tunnel {
         let refused = refused.or(share.is_none().then_some(Reason::Limit));
         let new = NewStream {
             domain: open.domain,
-            weight: 1,
+            weight: open.weight.get().into(),
             opened_here: false,
             local_window_bytes: self.config.local.initial_window_bytes,
             peer_window_bytes: self.config.peer.initial_window_bytes,
             counted: CountedStream::new(self.series(&open.service)),
             share,
+            scattered: self.scattered.clone(),
         };
         let mut stream = Box::new(Stream::new(new, now));
         let is_dead = self.tombstones.remove(&id);
@@ -247,6 +253,7 @@ impl Tunnel {
         if std::mem::replace(&mut stream.is_answered, true) {
             return Err(Violation::OpenedTwice(id));
         }
+        stream.is_known = true;
         self.events.push_back(Event::Opened {
             stream: id,
             bound: opened.bound,

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use codec::frame::{Frame, StreamId};
 
-use super::Tunnel;
 use super::credit::Urgency;
 use super::retention::{Sent, SentBlock, SentWhat};
-use super::stream::RecvState;
+use super::stream::{Outgoing, RecvState};
 use super::transmit::Sink;
+use super::{LinkId, Tunnel};
 
 /// No link is up.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,11 @@ impl Again {
         self.awaits_report = false;
     }
 
+    /// These go, too, behind what goes already.
+    pub(super) fn extend(&mut self, numbers: Vec<u64>) {
+        self.numbers.extend(numbers);
+    }
+
     fn next(&mut self) {
         self.numbers.pop_front();
         self.sent_bytes = 0;
@@ -66,14 +71,25 @@ impl Tunnel {
         }
     }
 
-    /// Another link carries the tunnel from now on: what the one before it may have lost goes again. On a new link the peer reports first what it has.
-    pub(super) fn carry_on(&mut self, awaits_report: bool, now: Instant) {
+    /// The first link after all were lost: it carries the tunnel from now on, and the peer reports on it first what it has.
+    pub(super) fn carry_on(&mut self, link: LinkId, now: Instant) {
         self.detached = None;
-        self.again = Again {
-            numbers: self.retention.kept().map(|(number, _)| number).collect(),
-            sent_bytes: 0,
-            awaits_report,
-        };
+        let before = std::mem::replace(&mut self.first_link, link);
+        if before != link {
+            // What has begun goes again whole.
+            for stream in self.streams.values_mut() {
+                stream.send.current = None;
+            }
+            self.move_link(before, 0);
+        }
+        if let Some(state) = self.links.first_mut() {
+            state.again.awaits_report = true;
+        }
+        self.speak_again(now);
+    }
+
+    /// Another link is the first from now on: what was said without a number on the one before it may not have been heard.
+    pub(super) fn speak_again(&mut self, now: Instant) {
         for (_, sent) in self.retention.kept() {
             if let SentWhat::Frame(Frame::Open(_)) = sent.what
                 && let Some(stream) = self.streams.get_mut(&sent.stream)
@@ -99,9 +115,6 @@ impl Tunnel {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if let Some(current) = &mut stream.send.current {
-            current.sent_bytes = 0;
-        }
         if stream.send.allowance.has_yielded() {
             stream.send.yields_again = true;
             self.outbox.repeat_yield(id);
@@ -133,46 +146,53 @@ impl Tunnel {
         }
     }
 
-    /// One frame or one fragment of what goes again. False when nothing can go now: what is new waits behind it.
-    pub(super) fn transmit_again(&mut self, sink: &mut Sink<'_>, now: Instant) -> bool {
-        if self.again.awaits_report {
-            return false;
-        }
-        while let Some(&number) = self.again.numbers.front() {
+    /// One frame or one fragment of what goes again over a link. False when nothing can go now: what is new waits behind it.
+    pub(super) fn transmit_again(
+        &mut self,
+        index: usize,
+        sink: &mut Sink<'_>,
+        now: Instant,
+    ) -> bool {
+        while let Some(state) = self.links.get_mut(index) {
+            let again = &mut state.again;
+            if again.awaits_report {
+                return false;
+            }
+            let Some(&number) = again.numbers.front() else {
+                break;
+            };
             // What was acknowledged meanwhile needs not go.
-            let Some(Sent { stream, what }) = self.retention.get(number) else {
-                self.again.next();
+            let Some(Sent { stream, what, .. }) = self.retention.get(number) else {
+                again.next();
                 continue;
             };
             let id = *stream;
             match what {
                 SentWhat::Frame(frame) => {
                     let bytes = sink.frame(frame);
-                    self.again.next();
+                    again.next();
                     if let Some(stream) = self.streams.get_mut(&id) {
                         stream.count_sent(bytes);
                     }
                     self.open_is_known(id, now);
                 }
-                SentWhat::Block(SentBlock {
-                    complete: false, ..
-                }) => {
-                    // It is still its stream's present block, and ends as any other.
-                    let bytes = self.send_fragment(id, sink, now);
-                    debug_assert!(bytes > 0, "block {number} has begun and is nobody's");
-                    if bytes == 0 || self.retention.was_sent(number) {
-                        self.again.next();
-                    }
-                }
                 SentWhat::Block(SentBlock { header, body, .. }) => {
-                    let (header, body) = (header.clone(), body.clone());
-                    let total = header.len() + body.len();
-                    let start = self.again.sent_bytes;
-                    let end = total.min(start + self.fragment_bytes(id, now));
-                    let bytes = sink.fragment(number, &header, &body, start..end);
-                    self.again.sent_bytes = end;
-                    if end == total {
-                        self.again.next();
+                    let mut block = Outgoing {
+                        number,
+                        header: header.clone(),
+                        body: body.clone(),
+                        sent_bytes: again.sent_bytes,
+                    };
+                    let most = self.fragment_bytes(index, id, now);
+                    let (bytes, is_last) = block.send(most, sink);
+                    if let Some(state) = self.links.get_mut(index) {
+                        state.again.sent_bytes = block.sent_bytes;
+                        if is_last {
+                            state.again.next();
+                        }
+                    }
+                    if is_last {
+                        self.went_whole(number, now);
                     }
                     self.activity.touch(id, now);
                     if let Some(stream) = self.streams.get_mut(&id) {
@@ -183,6 +203,6 @@ impl Tunnel {
             return true;
         }
         // All of it was acknowledged meanwhile.
-        self.transmit_one(sink, now)
+        self.transmit_new(index, sink, now)
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use codec::block::Span;
-use codec::encoder::Uses;
+use codec::block::{BlockHeader, Span};
+use codec::encoder::{Append, Uses};
 use codec::frame::{DomainId, Frame, StreamId};
+
+use super::LinkId;
 
 /// Numbers above the lowest unfinished one that may be in use: bounds what a receiver remembers (docs/protocol.md, section 2).
 pub(super) const NUMBER_WINDOW: u64 = 65_536;
@@ -15,6 +17,8 @@ pub(super) const NUMBER_WINDOW: u64 = 65_536;
 pub(super) struct Sent {
     /// The stream it belongs to; [`StreamId::TUNNEL`] for GoAway.
     pub(super) stream: StreamId,
+    /// Which link it was handed to, or will be.
+    pub(super) link: LinkId,
     pub(super) what: SentWhat,
 }
 
@@ -28,14 +32,17 @@ pub(super) enum SentWhat {
 /// A block as it went, or is going, out.
 #[derive(Debug)]
 pub(super) struct SentBlock {
-    /// The clear header as on the wire.
+    /// The clear header as on the wire, and what it says: not to be read again without what was known when it was written.
     pub(super) header: Bytes,
+    pub(super) clear: Box<BlockHeader>,
     pub(super) body: Bytes,
     pub(super) plain_bytes: u32,
     pub(super) domain: Option<DomainId>,
     /// What it refers to, pinned until it is acknowledged.
     pub(super) uses: Uses,
     pub(super) append: Option<Span>,
+    /// What is to be committed when its last fragment has been handed to a link.
+    pub(super) to_commit: Option<(DomainId, u64, Append)>,
     pub(super) is_replacement: bool,
     /// Its last fragment was handed to a link.
     pub(super) complete: bool,
@@ -123,6 +130,18 @@ impl Retention {
             .filter_map(|(number, sent)| Some((number, sent.as_deref()?)))
     }
 
+    /// Those that were handed to `from` are `to`'s from now on. Returns their numbers, in order.
+    pub(super) fn move_to(&mut self, from: LinkId, to: LinkId) -> Vec<u64> {
+        let mut moved = Vec::new();
+        for (number, sent) in (self.base..).zip(&mut self.entries) {
+            if let Some(sent) = sent.as_mut().filter(|sent| sent.link == from) {
+                sent.link = to;
+                moved.push(number);
+            }
+        }
+        moved
+    }
+
     /// Whether everything under this number went out; true for what was acknowledged long ago.
     pub(super) fn was_sent(&self, number: u64) -> bool {
         let incomplete = matches!(
@@ -136,6 +155,11 @@ impl Retention {
             })
         );
         number >= 1 && number < self.next_number() && !incomplete
+    }
+
+    /// The lowest number that is not acknowledged.
+    pub(super) fn frontier(&self) -> u64 {
+        self.base
     }
 
     /// The lowest number at or above `from` and below `end` that is still kept.
@@ -174,6 +198,7 @@ mod tests {
         });
         Sent {
             stream: StreamId::TUNNEL,
+            link: LinkId::from(0),
             what,
         }
     }

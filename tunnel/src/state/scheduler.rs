@@ -25,6 +25,11 @@ enum List {
 }
 
 impl Turn {
+    /// Whether the stream is in the round.
+    pub(super) fn is_listed(&self) -> bool {
+        self.list != List::None
+    }
+
     pub(super) const fn new() -> Self {
         Self {
             list: List::None,

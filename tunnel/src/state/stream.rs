@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use codec::encoder::{Append, Continuation, Encoded};
+use codec::encoder::{Continuation, Encoded};
 use codec::frame::{DomainId, Open, Reason};
 use codec::policy::Habit;
 
+use super::LinkId;
 use super::credit::{Allowance, Urgency, Window};
 use super::cut::BULK_BLOCK_BYTES;
 use super::jobs::JobId;
 use super::light::Recent;
-use super::reassembly::Reassembly;
+use super::reassembly::{Reassembly, Scattered};
 use super::scheduler::Turn;
 use crate::budget::{Charge, StreamShare};
 use crate::metrics::{CountedStream, StreamResult};
@@ -24,6 +25,9 @@ const BULK_AFTER_BYTES: u64 = 256 << 10;
 /// A wait for LAN bytes that is this long is a gap: the bytes at hand go out.
 pub(super) const GAP: Duration = Duration::from_millis(1);
 
+/// A write of at most this much that answers something, or asks for the next, is a turn of an exchange and not a part of bulk: whoever wrote it waits.
+const TURN_MAX_BYTES: usize = 16 << 10;
+
 /// Bytes at hand never wait longer than this, whatever the relay does or does not say.
 pub(super) const HOLD_MAX: Duration = Duration::from_millis(25);
 
@@ -33,8 +37,22 @@ pub(super) const QUEUE_MAX_BYTES: u64 = 1 << 20;
 /// A block that was encoded or is being so.
 #[derive(Debug)]
 pub(super) enum Slot {
-    Encoding(JobId),
-    Ready(Box<Encoded>),
+    Encoding(JobId, LinkId),
+    Ready(Box<Encoded>, LinkId),
+}
+
+impl Slot {
+    /// The link that the block is for.
+    pub(super) fn link(&self) -> LinkId {
+        let (Self::Encoding(_, link) | Self::Ready(_, link)) = self;
+        *link
+    }
+
+    /// The block is for another link from now on.
+    pub(super) fn bind(&mut self, to: LinkId) {
+        let (Self::Encoding(_, link) | Self::Ready(_, link)) = self;
+        *link = to;
+    }
 }
 
 /// A block of which some fragments were handed to a link.
@@ -44,7 +62,6 @@ pub(super) struct Outgoing {
     pub(super) header: Bytes,
     pub(super) body: Bytes,
     pub(super) sent_bytes: usize,
-    pub(super) append: Option<(DomainId, u64, Append)>,
 }
 
 /// How far the sending direction is.
@@ -73,6 +90,9 @@ pub(super) struct SendSide {
     pub(super) pipeline: VecDeque<Slot>,
     /// Replacements of refused blocks; they go before the pipeline.
     pub(super) repeats: VecDeque<Box<Encoded>>,
+    /// Stream offset behind all blocks that have begun.
+    pub(super) begun_to: u64,
+    /// On the first link; those on further links are with them.
     pub(super) current: Option<Box<Outgoing>>,
     /// Blocks being encoded.
     pub(super) encoding: usize,
@@ -90,6 +110,8 @@ pub(super) struct SendSide {
     pub(super) is_bulk: bool,
     pub(super) recent: Recent,
     pub(super) waiting_since: Option<Instant>,
+    /// Something came the other way and reached the LAN side since the last write.
+    pub(super) was_answered: bool,
     pub(super) last_write: Instant,
     /// What `send_capacity` said last.
     pub(super) capacity_said: u64,
@@ -139,6 +161,8 @@ pub(super) struct Stream {
     pub(super) open: Option<Box<Open>>,
     /// Open was sent on a link that is lost, and may not have arrived.
     pub(super) open_again: bool,
+    /// The peer has the Open, so that blocks may go over any link.
+    pub(super) is_known: bool,
     /// Opened is still to be sent.
     pub(super) opened: Option<Option<SocketAddr>>,
     /// Opened was said, here or by the peer.
@@ -164,6 +188,7 @@ pub(super) struct NewStream {
     pub(super) peer_window_bytes: u64,
     pub(super) counted: CountedStream,
     pub(super) share: Option<StreamShare>,
+    pub(super) scattered: Scattered,
 }
 
 /// Memory of a stream that is idle, without its counters' shared parts.
@@ -178,6 +203,7 @@ impl Stream {
             opened_here: new.opened_here,
             open: None,
             open_again: false,
+            is_known: !new.opened_here,
             opened: None,
             is_answered: false,
             stop: None,
@@ -185,7 +211,7 @@ impl Stream {
             recv: RecvSide {
                 state: RecvState::Open,
                 window: Window::new(new.local_window_bytes, now),
-                order: Reassembly::default(),
+                order: Reassembly::new(new.scattered),
                 finish: None,
                 credit_listed: Urgency::Nothing,
                 credit_again: false,
@@ -211,15 +237,15 @@ impl Stream {
             && self.stop.is_none()
     }
 
-    /// Whether a frame or a fragment could go out now.
-    pub(super) fn has_to_send(&self) -> bool {
+    /// Whether a frame or a fragment could go out now over the first link, which is `first`.
+    pub(super) fn has_to_send(&self, first: LinkId) -> bool {
         self.open.is_some()
             || self.opened.is_some()
             || self.stop.is_some()
             || matches!(self.send.state, SendState::Resetting(_))
             || self.send.current.is_some()
             || !self.send.repeats.is_empty()
-            || matches!(self.send.pipeline.front(), Some(Slot::Ready(_)))
+            || self.send.is_ready_for(first)
             || self.send.finishes_now()
     }
 
@@ -244,6 +270,7 @@ impl SendSide {
             allowance: Allowance::new(peer_window_bytes),
             pipeline: VecDeque::new(),
             repeats: VecDeque::new(),
+            begun_to: 0,
             current: None,
             encoding: 0,
             rebuilding: 0,
@@ -257,6 +284,7 @@ impl SendSide {
             is_bulk: false,
             recent: Recent::new(now),
             waiting_since: None,
+            was_answered: false,
             last_write: now,
             capacity_said: 0,
             has_idle_timer: false,
@@ -300,6 +328,25 @@ impl SendSide {
         self.pipeline.clear();
     }
 
+    /// Whether the next block for `link` can begin.
+    pub(super) fn is_ready_for(&self, link: LinkId) -> bool {
+        let next = self.pipeline.iter().find(|slot| slot.link() == link);
+        matches!(next, Some(Slot::Ready(..)))
+    }
+
+    /// Takes the next block for `link`, if it is encoded.
+    pub(super) fn take_ready_for(&mut self, link: LinkId) -> Option<Box<Encoded>> {
+        let at = self
+            .pipeline
+            .iter()
+            .position(|slot| slot.link() == link)
+            .filter(|at| matches!(self.pipeline.get(*at), Some(Slot::Ready(..))))?;
+        match self.pipeline.remove(at) {
+            Some(Slot::Ready(block, _)) => Some(block),
+            _ => None,
+        }
+    }
+
     fn is_drained(&self) -> bool {
         self.queue.is_empty()
             && self.pipeline.is_empty()
@@ -318,11 +365,12 @@ impl SendSide {
 
     /// The relay has brought bytes.
     pub(super) fn push(&mut self, data: Bytes, now: Instant) {
-        if self
+        let waited = self
             .waiting_since
             .take()
-            .is_some_and(|since| now.saturating_duration_since(since) >= GAP)
-        {
+            .is_some_and(|since| now.saturating_duration_since(since) >= GAP);
+        let is_turn = std::mem::take(&mut self.was_answered) && data.len() <= TURN_MAX_BYTES;
+        if waited || is_turn {
             self.gap();
         }
         self.last_write = now;

@@ -6,7 +6,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use codec::frame::{Open, Reason, StreamId};
 
-use super::memory::Growth;
 use super::stream::{NewStream, RecvState, SendState, Slot, Stream};
 use super::{Event, OpenError, OpenSpec, StreamSummary, Tunnel};
 use crate::budget::STREAM_RESERVE_BYTES;
@@ -30,6 +29,9 @@ impl Tunnel {
         else {
             return Err(OpenError::GoingAway);
         };
+        if spec.needed_features() & !self.config.peer_features != 0 {
+            return Err(OpenError::NotUnderstood);
+        }
         if !self.opens.is_allowed() {
             self.opens.is_wanted = true;
             return Err(OpenError::Limit);
@@ -42,16 +44,18 @@ impl Tunnel {
             target,
             service,
             weight,
+            source,
         } = spec;
         let counted = CountedStream::new(self.series(&service));
         let new = NewStream {
             domain,
-            weight,
+            weight: weight.get().into(),
             opened_here: true,
             local_window_bytes: self.config.local.initial_window_bytes,
             peer_window_bytes: self.config.peer.initial_window_bytes,
             counted,
             share: Some(share),
+            scattered: self.scattered.clone(),
         };
         let mut stream = Box::new(Stream::new(new, now));
         // The number is given when it is sent.
@@ -61,6 +65,8 @@ impl Tunnel {
             domain,
             target,
             service,
+            source,
+            weight,
         }));
         self.streams.insert(id, stream);
         self.activate(id);
@@ -237,13 +243,14 @@ impl Tunnel {
             return;
         }
         let more = recv.window.consume(bytes, round_trip, now);
+        stream.send.was_answered = true;
         stream.counted.series.service.lan.from_wan.add(bytes);
         stream.counted.series.peer.lan.from_wan.add(bytes);
         if stream.recv.state == RecvState::Finished {
             self.finish_if_consumed(id, now);
             return;
         }
-        if more > 0 && stream.recv.finish.is_none() && self.memory.may_grow(more, Growth::Earned) {
+        if more > 0 && stream.recv.finish.is_none() {
             stream.try_grow(more);
         }
         self.list_credit(id, now);
@@ -254,8 +261,9 @@ impl Tunnel {
     /// The stream has something to send, or may have.
     pub(super) fn activate(&mut self, id: StreamId) {
         let quantum = self.quantum_bytes();
+        let first = self.first_link;
         if let Some(stream) = self.streams.get_mut(&id)
-            && stream.has_to_send()
+            && stream.has_to_send(first)
         {
             let quantum = quantum.saturating_mul(i64::from(stream.weight));
             let is_urgent = stream.send.recent.is_light();
@@ -290,12 +298,13 @@ impl Tunnel {
             .pipeline
             .drain(..)
             .filter_map(|slot| match slot {
-                Slot::Ready(block) => Some(block),
-                Slot::Encoding(_) => None,
+                Slot::Ready(block, link) => Some((block, Some(link))),
+                Slot::Encoding(..) => None,
             });
-        let dropped: Vec<_> = ready.chain(stream.send.repeats.drain(..)).collect();
-        for block in dropped {
-            self.unready(&block, domain);
+        let repeats = stream.send.repeats.drain(..).map(|block| (block, None));
+        let dropped: Vec<_> = ready.chain(repeats).collect();
+        for (block, link) in dropped {
+            self.unready(&block, link, domain);
         }
         self.wake_starved();
     }
@@ -375,6 +384,8 @@ impl Tunnel {
         let Some(mut stream) = self.streams.remove(&id) else {
             return;
         };
+        self.sent_ends.forget(id);
+        self.received_ends.forget(id);
         stream.counted.result = summary.result;
         if stream.recv.window.consumed_bytes() > self.config.local.initial_window_bytes {
             // What recent streams reached, the latest weighing most.

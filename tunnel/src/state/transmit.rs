@@ -9,7 +9,7 @@ use codec::frame::{FRAGMENT_MAX, Frame, FrameCodec, StreamId, data_header};
 use tokio_util::codec::Encoder;
 
 use super::retention::{Sent, SentBlock, SentWhat};
-use super::stream::{Outgoing, SendState, Slot};
+use super::stream::{Outgoing, SendState};
 use super::{LinkId, Tunnel};
 
 /// While several streams are active, a fragment takes no more of the line's time than this.
@@ -145,14 +145,16 @@ impl Tunnel {
             small: BytesMut::new(),
             bytes: 0,
         };
-        if let Some(link) = self.links.first_mut() {
-            link.held_until = None;
+        let Some(index) = self.links.iter().position(|state| state.id == link) else {
+            return 0;
+        };
+        if let Some(state) = self.links.get_mut(index) {
+            state.held_until = None;
         }
-        // One link carries everything; the others only say that they live.
-        let carries = self.links.first().is_some_and(|first| first.id == link);
-        let has_data = carries
-            && (!self.again.is_empty() || self.goaway_to_send.is_some() || self.may_transmit(now));
-        let Some(state) = self.link_mut(link) else {
+        // The first link carries all frames but blocks; the others carry blocks, and say that they live.
+        let carries = index == 0;
+        let has_data = self.has_data_for(index, now);
+        let Some(state) = self.links.get_mut(index) else {
             return 0;
         };
         for token in std::mem::take(&mut state.pongs) {
@@ -172,40 +174,81 @@ impl Tunnel {
         if let Some(token) = ping {
             sink.frame(&Frame::Ping { token });
         }
-        while carries && sink.bytes < max_bytes && self.transmit_one(&mut sink, now) {}
+        while sink.bytes < max_bytes && self.transmit_next(index, &mut sink, now) {}
+        if let Some(number) = self.peer_goaway
+            && self.streams.values().all(|stream| stream.open.is_none())
+        {
+            self.peer_goaway = None;
+            self.inbound.finish(number, now);
+        }
         sink.flush();
         sink.bytes
     }
 
+    /// Whether there is something for the link besides what is said of it itself and what has no number.
+    fn has_data_for(&mut self, index: usize, now: Instant) -> bool {
+        let has_again = self
+            .links
+            .get(index)
+            .is_some_and(|state| !state.again.is_empty());
+        has_again
+            || if index == 0 {
+                self.goaway_to_send.is_some() || self.may_transmit(now)
+            } else {
+                self.may_transmit_block(index, now)
+            }
+    }
+
+    /// One numbered frame or one fragment for a link: first what goes again. False when nothing can be sent.
+    fn transmit_next(&mut self, index: usize, sink: &mut Sink<'_>, now: Instant) -> bool {
+        let state = self.links.get(index);
+        if state.is_some_and(|state| !state.again.is_empty()) {
+            self.transmit_again(index, sink, now)
+        } else {
+            self.transmit_new(index, sink, now)
+        }
+    }
+
+    pub(super) fn transmit_new(&mut self, index: usize, sink: &mut Sink<'_>, now: Instant) -> bool {
+        if index == 0 {
+            self.transmit_one(sink, now)
+        } else {
+            self.transmit_block(index, sink, now)
+        }
+    }
+
     /// What a stream may send before it is the next one's turn, for weight 1.
     pub(super) fn quantum_bytes(&self) -> i64 {
-        i64::try_from(self.line_bytes(FRAGMENT_TIME)).unwrap_or(i64::MAX)
+        self.quantum_bytes_on(0)
+    }
+
+    /// The same on a further link.
+    pub(super) fn quantum_bytes_on(&self, index: usize) -> i64 {
+        i64::try_from(self.line_bytes(index, FRAGMENT_TIME)).unwrap_or(i64::MAX)
     }
 
     /// A fragment of so much of the line's time.
-    fn line_bytes(&self, time: Duration) -> u64 {
-        let measured = self.path().and_then(|path| path.bytes_in(time));
+    fn line_bytes(&self, index: usize, time: Duration) -> u64 {
+        let path = self.links.get(index).map(|link| &link.path);
+        let measured = path.and_then(|path| path.bytes_in(time));
         measured
             .unwrap_or(FRAGMENT_UNMEASURED_BYTES)
             .clamp(FRAGMENT_MIN_BYTES, FRAGMENT_MAX as u64)
     }
 
-    pub(super) fn fragment_bytes(&self, id: StreamId, now: Instant) -> usize {
+    pub(super) fn fragment_bytes(&self, index: usize, id: StreamId, now: Instant) -> usize {
         let bytes = if self.light.is_shared(id, LIGHT_FOR, now) {
-            self.line_bytes(FRAGMENT_TIME_BESIDE_LIGHT)
+            self.line_bytes(index, FRAGMENT_TIME_BESIDE_LIGHT)
         } else if self.activity.is_shared(id, ACTIVE_FOR, now) {
-            self.line_bytes(FRAGMENT_TIME)
+            self.line_bytes(index, FRAGMENT_TIME)
         } else {
             FRAGMENT_MAX as u64
         };
         usize::try_from(bytes).unwrap_or(FRAGMENT_MAX)
     }
 
-    /// One numbered frame or one fragment. False when nothing can be sent.
-    pub(super) fn transmit_one(&mut self, sink: &mut Sink<'_>, now: Instant) -> bool {
-        if !self.again.is_empty() {
-            return self.transmit_again(sink, now);
-        }
+    /// One numbered frame or one fragment for the first link. False when nothing can be sent.
+    fn transmit_one(&mut self, sink: &mut Sink<'_>, now: Instant) -> bool {
         if self.retention.has_room()
             && let Some(reason) = self.take_goaway()
         {
@@ -245,7 +288,7 @@ impl Tunnel {
                 self.scheduler.forget_head();
                 continue;
             };
-            if !stream.has_to_send() {
+            if !stream.has_to_send(self.first_link) {
                 self.scheduler.idle(&mut stream.turn);
             } else if stream.send.current.is_none() && !self.retention.has_room() {
                 self.scheduler.rotate(&mut stream.turn);
@@ -259,6 +302,7 @@ impl Tunnel {
     /// The stream's next frame or fragment; it has one. Returns its bytes.
     fn transmit_for(&mut self, id: StreamId, sink: &mut Sink<'_>, now: Instant) -> usize {
         let has_number = self.retention.has_room();
+        let first = self.first_link;
         let Some(stream) = self.streams.get_mut(&id) else {
             return 0;
         };
@@ -296,18 +340,19 @@ impl Tunnel {
             }
         }
         if stream.send.current.is_none() {
-            let ready = stream.send.repeats.pop_front().or_else(|| {
-                match stream.send.pipeline.pop_front() {
-                    Some(Slot::Ready(block)) => Some(block),
-                    Some(encoding @ Slot::Encoding(_)) => {
-                        stream.send.pipeline.push_front(encoding);
-                        None
-                    }
-                    None => None,
-                }
+            let repeat = stream.send.repeats.pop_front().map(|block| (block, None));
+            let ready = repeat.or_else(|| {
+                let block = stream.send.take_ready_for(first)?;
+                Some((block, Some(first)))
             });
             match ready {
-                Some(block) => self.begin_block(id, block),
+                Some((block, bound)) => {
+                    let begun = self.begin_block(id, block, first, bound);
+                    if let Some(stream) = self.streams.get_mut(&id) {
+                        stream.send.current = begun;
+                    }
+                    self.want_encode(id);
+                }
                 None => {
                     let offset = stream.send.cut_offset;
                     debug_assert!(
@@ -341,6 +386,7 @@ impl Tunnel {
         let bytes = sink.frame(&frame);
         self.retention.push(Sent {
             stream: id,
+            link: self.first_link,
             what: SentWhat::Frame(frame),
         });
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -350,90 +396,121 @@ impl Tunnel {
         bytes
     }
 
-    /// The block's first fragment is about to go: it gets its number and its place in the history.
-    fn begin_block(&mut self, id: StreamId, mut block: Box<Encoded>) {
-        let Some(stream) = self.streams.get(&id) else {
-            return;
-        };
-        let pins = self.take_ready(&block, stream.domain);
+    /// The block's first fragment is about to go over `link`: it gets its number and its place in the history. `bound`: it was encoded for that link.
+    pub(super) fn begin_block(
+        &mut self,
+        id: StreamId,
+        mut block: Box<Encoded>,
+        link: LinkId,
+        bound: Option<LinkId>,
+    ) -> Option<Box<Outgoing>> {
+        let stream = self.streams.get(&id)?;
+        let pins = self.take_ready(&block, bound, stream.domain);
         let length = block.append_length();
         let domain = block.header().domain;
         // After a GoAway nothing is appended, even if it was planned before.
         let may_append = length > 0 && !self.going_away && !self.peer_going_away;
+        // The peer hears of an epoch before the first append in it; over another link that could overtake the word.
+        let may_append =
+            may_append && (link == self.first_link || !self.outbox.has_doubtful_coverage());
         let position = domain
             .filter(|_| may_append)
             .and_then(|domain| self.domains.held(domain)?.reserve(length));
-        let (header, body) = block.wire(position);
-        let append = match (domain, position, block.take_append()) {
+        self.sent_ends.advance(self.retention.frontier(), |stream| {
+            self.streams.contains_key(&stream)
+        });
+        let mut known = self.sent_ends.of(id, domain);
+        let stream = self.streams.get_mut(&id)?;
+        let (offset, length) = (block.header().stream_offset, block.header().plain_length);
+        if offset < stream.send.begun_to {
+            // A later one of the stream went before it over another link: the receiver may know of that one first.
+            known.stream_offset = u64::MAX;
+        }
+        stream.send.begun_to = stream.send.begun_to.max(offset + u64::from(length));
+        let (header, body) = block.wire(position, known);
+        let to_commit = match (domain, position, block.take_append()) {
             (Some(domain), Some(position), Some(append)) => Some((domain, position, append)),
             _ => None,
         };
         let sent = SentBlock {
             header: header.clone(),
+            clear: Box::new(block.header().clone()),
             body: body.clone(),
             plain_bytes: block.header().plain_length,
             domain: pins.domain,
             uses: pins.uses,
             append: block.header().append,
+            to_commit,
             is_replacement: block.header().replaces.is_some(),
             complete: false,
         };
         self.memory.retained.take(header.len() + body.len());
+        if let (Some(domain), Some(append)) = (sent.domain, sent.append) {
+            self.under_way.begin(domain, link, append);
+        }
         let number = self.retention.push(Sent {
             stream: id,
+            link,
             what: SentWhat::Block(sent),
         });
+        self.sent_ends.begin(number, block.header());
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.send.unacknowledged += 1;
-            stream.send.current = Some(Box::new(Outgoing {
-                number,
-                header,
-                body,
-                sent_bytes: 0,
-                append,
-            }));
         }
-        self.want_encode(id);
+        Some(Box::new(Outgoing {
+            number,
+            header,
+            body,
+            sent_bytes: 0,
+        }))
     }
 
-    pub(super) fn send_fragment(
-        &mut self,
-        id: StreamId,
-        sink: &mut Sink<'_>,
-        now: Instant,
-    ) -> usize {
-        let most = self.fragment_bytes(id, now);
+    fn send_fragment(&mut self, id: StreamId, sink: &mut Sink<'_>, now: Instant) -> usize {
+        let most = self.fragment_bytes(0, id, now);
         let Some(stream) = self.streams.get_mut(&id) else {
             return 0;
         };
         let Some(block) = &mut stream.send.current else {
             return 0;
         };
-        let total = block.header.len() + block.body.len();
-        let start = block.sent_bytes;
-        let end = total.min(start + most);
-        let last = end == total;
+        let (bytes, is_last) = block.send(most, sink);
         let number = block.number;
-        let bytes = sink.fragment(number, &block.header, &block.body, start..end);
-        block.sent_bytes = end;
         stream.count_sent(bytes);
-        if last {
-            let append = stream.send.current.take().and_then(|block| block.append);
-            if let Some(Sent {
-                what: SentWhat::Block(block),
-                ..
-            }) = self.retention.get_mut(number)
-            {
-                block.complete = true;
-            }
-            if let Some((domain, position, append)) = append {
-                if let Some(domain) = self.domains.held(domain) {
-                    domain.commit(position, &append);
-                }
-                self.raise_floors(now);
-            }
+        if is_last {
+            stream.send.current = None;
+            self.went_whole(number, now);
         }
         bytes
+    }
+
+    /// The block's last fragment was handed to a link.
+    pub(super) fn went_whole(&mut self, number: u64, now: Instant) {
+        let Some(Sent {
+            what: SentWhat::Block(block),
+            ..
+        }) = self.retention.get_mut(number)
+        else {
+            return;
+        };
+        block.complete = true;
+        if let Some((domain, position, append)) = block.to_commit.take() {
+            if let Some(domain) = self.domains.held(domain) {
+                domain.commit(position, &append);
+            }
+            self.raise_floors(now);
+        }
+    }
+}
+
+impl Outgoing {
+    /// The next fragment of at most `most` bytes. Returns what it costs, and whether it is the last.
+    pub(super) fn send(&mut self, most: usize, sink: &mut Sink<'_>) -> (usize, bool) {
+        let total = self.header.len() + self.body.len();
+        let start = self.sent_bytes;
+        let end = total.min(start + most);
+        let bytes = sink.fragment(self.number, &self.header, &self.body, start..end);
+        self.sent_bytes = end;
+        (bytes, end == total)
     }
 }
 

@@ -14,11 +14,14 @@ use super::credit::WINDOW_AT_OPEN_BYTES;
 use super::domains::Domains;
 use super::encode::JobBoard;
 use super::inbound::Inbound;
+use super::known::KnownEnds;
+use super::lanes::UnderWay;
 use super::level::LevelControl;
 use super::link::LinkState;
 use super::memory::Memory;
 use super::path::{Due, Path};
-use super::resume::{Again, Detached};
+use super::reassembly::Scattered;
+use super::resume::Detached;
 use super::retention::Retention;
 use super::scheduler::Scheduler;
 use super::stream::Stream;
@@ -41,6 +44,8 @@ pub struct Tunnel {
     series: HashMap<String, Arc<Series>>,
     pub(super) memory: Memory,
     pub(super) streams: HashMap<StreamId, Box<Stream>>,
+    /// Counts what of them waits in small pieces.
+    pub(super) scattered: Scattered,
     pub(super) next_own: Option<StreamId>,
     pub(super) last_peer: StreamId,
     pub(super) tombstones: BTreeSet<StreamId>,
@@ -48,10 +53,15 @@ pub struct Tunnel {
     pub(super) links: Vec<LinkState>,
     /// Without a link: until when one is waited for.
     pub(super) detached: Option<Detached>,
-    /// What goes again because the link that it went out on is lost.
-    pub(super) again: Again,
+    /// The first of `links`, or the one that was before all were lost.
+    pub(super) first_link: LinkId,
+    /// Append ranges of what is not acknowledged, by link.
+    pub(super) under_way: UnderWay,
     pub(super) retention: Retention,
     pub(super) inbound: Inbound,
+    /// Of blocks that went, and of those that came.
+    pub(super) sent_ends: KnownEnds,
+    pub(super) received_ends: KnownEnds,
     pub(super) domains: Domains,
     pub(super) jobs: JobBoard,
     pub(super) level: LevelControl,
@@ -67,7 +77,12 @@ pub struct Tunnel {
     /// This side has said GoAway, or is about to.
     pub(super) going_away: bool,
     pub(super) goaway_to_send: Option<Reason>,
+    /// The peer has acknowledged it. What it opened before is served like any other stream.
+    pub(super) goaway_is_known: bool,
     pub(super) peer_going_away: bool,
+    /// The number of the peer's GoAway, which is acted on once the Opens that were made before it are sent: it refuses those that come behind
+    /// its acknowledgement.
+    pub(super) peer_goaway: Option<u64>,
     /// The peer's request for a certificate is being answered; further ones are not looked at until then.
     pub(super) is_renewing: bool,
     pub(super) is_over: bool,
@@ -120,13 +135,17 @@ impl Tunnel {
             registry,
             series: HashMap::new(),
             streams: HashMap::new(),
+            scattered: Scattered::default(),
             last_peer: StreamId::TUNNEL,
             tombstones: BTreeSet::new(),
             links: Vec::new(),
             detached: None,
-            again: Again::default(),
+            first_link: LinkId::from(0),
+            under_way: UnderWay::default(),
             retention: Retention::new(),
             inbound: Inbound::default(),
+            sent_ends: KnownEnds::default(),
+            received_ends: KnownEnds::default(),
             domains: Domains::default(),
             jobs: JobBoard::default(),
             scheduler: Scheduler::default(),
@@ -139,7 +158,9 @@ impl Tunnel {
             memory_retry: None,
             going_away: false,
             goaway_to_send: None,
+            goaway_is_known: false,
             peer_going_away: false,
+            peer_goaway: None,
             is_renewing: false,
             is_over: false,
             window_recent_bytes: WINDOW_AT_OPEN_BYTES,
@@ -155,6 +176,11 @@ impl Tunnel {
         }
     }
 
+    /// Whether a domain of that number is there, agreed upon or not.
+    pub fn has_domain(&self, id: DomainId) -> bool {
+        self.domains.is_attached(id)
+    }
+
     // ---- links ----
 
     /// A link is up: Hello was exchanged on it. If it is the only one, everything that may have been lost with those before it goes again.
@@ -164,7 +190,7 @@ impl Tunnel {
         }
         self.links.push(LinkState::new(link, &self.config, now));
         if self.links.len() == 1 {
-            self.carry_on(true, now);
+            self.carry_on(link, now);
         }
     }
 
@@ -180,8 +206,15 @@ impl Tunnel {
         }
         if self.links.is_empty() {
             self.detach(now);
-        } else if index == 0 {
-            self.carry_on(false, now);
+        } else {
+            self.leave_link(link, index, now);
+        }
+    }
+
+    /// Asks over all links whether the peer lives. One on which nothing is heard for a heartbeat from now on is lost.
+    pub fn probe(&mut self, now: Instant) {
+        for link in &mut self.links {
+            link.path.probe(now);
         }
     }
 
@@ -212,13 +245,15 @@ impl Tunnel {
         self.links.iter_mut().find(|state| state.id == link)
     }
 
-    /// The path that carries everything: one link is in use.
+    /// The first link's path.
     pub(super) fn path(&self) -> Option<&Path> {
         self.links.first().map(|link| &link.path)
     }
 
     pub(super) fn round_trip(&self) -> Duration {
-        self.path().map_or(Duration::ZERO, Path::rtt_or_guess)
+        // A stream's bytes are in order when those of the longest way have come.
+        let all = self.links.iter().map(|link| link.path.rtt_at_present());
+        all.max().unwrap_or(Duration::ZERO)
     }
 
     // ---- the tunnel's own frames ----
@@ -267,13 +302,11 @@ impl Tunnel {
             self.timers.next(),
             self.memory_retry,
             self.detached.map(|detached| detached.until),
-            self.links.first().and_then(|link| link.held_until),
         ];
-        fixed
-            .into_iter()
-            .flatten()
-            .chain(self.links.iter().map(|link| link.path.deadline()))
-            .min()
+        let is_alone = self.links.len() == 1;
+        let links = self.links.iter();
+        let of_links = links.flat_map(|link| [link.held_until, Some(link.path.deadline(is_alone))]);
+        fixed.into_iter().chain(of_links).flatten().min()
     }
 
     /// A deadline has passed. Too early a call does nothing.
@@ -285,7 +318,7 @@ impl Tunnel {
             self.close(now);
             return;
         }
-        if let Some(link) = self.links.first_mut() {
+        for link in &mut self.links {
             // What is held back is looked at again when frames are asked for.
             link.held_until = link.held_until.filter(|until| *until > now);
         }
@@ -307,10 +340,11 @@ impl Tunnel {
             self.wake_starved();
             self.expect_memory(now);
         }
+        let is_alone = self.links.len() == 1;
         let dead: Vec<LinkId> = self
             .links
             .iter_mut()
-            .filter_map(|link| (link.path.due(now) == Due::Dead).then_some(link.id))
+            .filter_map(|link| (link.path.due(is_alone, now) == Due::Dead).then_some(link.id))
             .collect();
         for link in dead {
             self.events.push_back(Event::LinkDead { link });
@@ -399,11 +433,15 @@ impl Tunnel {
     pub(super) fn end(&mut self) {
         self.is_over = true;
         self.detached = None;
-        self.again = Again::default();
+        for link in &mut self.links {
+            link.clear();
+        }
+        self.under_way = UnderWay::default();
         self.streams.clear();
         self.starved.clear();
         self.domains = Domains::default();
         self.inbound = Inbound::default();
+        (self.sent_ends, self.received_ends) = Default::default();
         self.retention = Retention::new();
         self.scheduler = Scheduler::default();
         self.jobs.clear();

@@ -81,6 +81,9 @@ pub enum Violation {
         /// Where the block begins.
         offset: u64,
     },
+    /// More small pieces behind gaps than blocks can be missing.
+    #[error("the peer left too many gaps in its streams")]
+    TooScattered,
     /// Bytes behind Finish, a Finish before bytes, or two Finishes that differ.
     #[error("the peer contradicted its Finish of stream {0}")]
     FinishContradicted(StreamId),

@@ -59,14 +59,14 @@ fn a_version_that_is_not_spoken_is_refused_in_words() {
         let stage = Stage::new().await;
         let mut link = stage.link().await;
         link.say_frame(Frame::Hello(Hello {
-            version_min: 2,
+            version_min: 3,
             version_max: 9,
             ..hello()
         }))
         .await;
         let answer = link.hear_hello().await;
         assert_eq!(answer.status, HelloStatus::Version);
-        assert!(answer.message.contains("2 to 9"), "{}", answer.message);
+        assert!(answer.message.contains("3 to 9"), "{}", answer.message);
         link.closes().await;
         stage.still_works().await;
     });

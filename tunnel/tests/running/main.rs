@@ -5,9 +5,11 @@
 mod drain;
 mod echo;
 mod hostile;
+mod hub;
 mod identities;
 mod lines;
 mod raw;
 mod resume;
 mod streams;
 mod support;
+mod versions;

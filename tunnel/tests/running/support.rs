@@ -1,7 +1,7 @@
 //! Pairs of a connector and an acceptor, lines between them that can be cut, and what tests do with streams.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tunnel::budget::Budget;
-use tunnel::client::{Connector, ConnectorConfig, DomainSpec};
-use tunnel::environment::{ClientIdentity, Environment};
+use tunnel::client::{Connector, ConnectorConfig, DomainSpec, Route};
+use tunnel::environment::{ClientIdentity, Environment, VERSIONS};
 use tunnel::handle::TunnelHandle;
 use tunnel::histories::{Histories, HistoriesConfig, Lean};
 use tunnel::pool::{Pools, PoolsConfig};
@@ -50,6 +50,7 @@ pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
         queue: NonZeroUsize::new(256).unwrap(),
     };
     Environment {
+        versions: VERSIONS,
         instance: rand::random(),
         name: name.to_owned(),
         pools: Arc::new(Pools::start(&tokio::runtime::Handle::current(), config)),
@@ -65,6 +66,7 @@ pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
         limits: Limits::default(),
         level: tunnel::state::LevelChoice::Fixed(codec::policy::Level::default()),
         tune: |socket| socket.set_nodelay(true).unwrap(),
+        prepare: Arc::new(|_, _| {}),
         sample: |_| None,
     }
 }
@@ -118,7 +120,8 @@ pub fn connect(
     environment: Environment,
 ) -> Connector {
     let config = ConnectorConfig {
-        servers: servers.iter().map(SocketAddr::to_string).collect(),
+        routes: Route::to_servers(servers.iter().map(SocketAddr::to_string)),
+        links_per_route: 1,
         domains: vec![DomainSpec {
             id: DomainId::SHARED,
             name: String::new(),
@@ -270,7 +273,8 @@ pub fn spec() -> OpenSpec {
             port: 80,
         },
         service: "files".to_owned(),
-        weight: 1,
+        weight: NonZeroU16::MIN,
+        source: None,
     }
 }
 

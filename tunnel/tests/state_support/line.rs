@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use codec::block::{BlockHeader, BodyKind};
+use codec::block::{BlockHeader, BlockVersion, BodyKind, Known};
 use codec::frame::{Data, Frame, FrameCodec};
 use tokio_util::codec::Decoder;
 
@@ -16,6 +16,7 @@ const BACKLOG_MAX_BYTES: usize = 256 << 10;
 pub struct Line {
     delay: Duration,
     bytes_per_s: Option<u64>,
+    blocks: BlockVersion,
     free_at: Option<Instant>,
     under_way: VecDeque<(Instant, Bytes)>,
     arrived: BytesMut,
@@ -32,10 +33,11 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn new(delay: Duration, bytes_per_s: Option<u64>) -> Self {
+    pub fn new(delay: Duration, bytes_per_s: Option<u64>, blocks: BlockVersion) -> Self {
         Self {
             delay,
             bytes_per_s,
+            blocks,
             free_at: None,
             under_way: VecDeque::new(),
             arrived: BytesMut::new(),
@@ -66,6 +68,11 @@ impl Line {
         self.under_way.clear();
         self.arrived.clear();
         self.candidate = None;
+    }
+
+    /// Whether nothing arrives over it any more.
+    pub fn is_dead(&self) -> bool {
+        self.is_dead
     }
 
     /// Another connection.
@@ -127,11 +134,15 @@ impl Line {
             return;
         }
         if data.offset == 0 {
-            let header = BlockHeader::decode(&mut data.bytes.clone()).unwrap();
+            // Without what both ends know it says wrong places, which do not matter here.
+            let mut bytes = data.bytes.clone();
+            let header = BlockHeader::decode(&mut bytes, self.blocks, |_, _| Known::default());
             // Damage of operations makes nonsense, which ends the tunnel; here it shall be the bytes that are wrong.
-            let fits = header.body == BodyKind::Raw
-                && header.checksum.is_some()
-                && header.replaces.is_none();
+            let fits = header.is_ok_and(|header| {
+                header.body == BodyKind::Raw
+                    && header.checksum.is_some()
+                    && header.replaces.is_none()
+            });
             self.candidate = fits.then_some(data.number);
         }
         if data.last

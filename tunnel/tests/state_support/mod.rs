@@ -8,10 +8,12 @@ pub mod app;
 pub mod line;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use codec::block::BlockVersion;
 use codec::domain::{Domain, DomainConfig};
 use codec::frame::{DomainId, Reason, StreamId, Target};
 use codec::policy::Level;
@@ -22,7 +24,7 @@ use tunnel::state::{
     StreamSummary, Tunnel, TunnelConfig, Violation,
 };
 
-use app::{App, Ending, Plan};
+use app::{App, Ending, Kind, Plan};
 use line::Line;
 
 /// xorshift64*: deterministic, and enough to shuffle.
@@ -54,6 +56,8 @@ impl Random {
 #[derive(Debug, Clone)]
 pub struct Setting {
     pub seed: u64,
+    /// The wire version that both ends speak.
+    pub blocks: BlockVersion,
     pub delay: Duration,
     pub bytes_per_s: Option<u64>,
     pub budget_bytes: usize,
@@ -74,6 +78,7 @@ impl Default for Setting {
     fn default() -> Self {
         Self {
             seed: 1,
+            blocks: BlockVersion::Two,
             delay: Duration::from_millis(10),
             bytes_per_s: None,
             budget_bytes: 256 << 20,
@@ -86,6 +91,15 @@ impl Default for Setting {
             lost_jobs_per_mille: 0,
             resume_window: Duration::ZERO,
         }
+    }
+}
+
+/// Random worlds speak one or the other.
+pub fn blocks_of(seed: u64) -> BlockVersion {
+    if seed.is_multiple_of(2) {
+        BlockVersion::Two
+    } else {
+        BlockVersion::One
     }
 }
 
@@ -117,15 +131,21 @@ pub struct End {
     pub refuses: Option<Reason>,
 }
 
-/// Two edges and the line.
+/// One link's line.
+pub struct Wire {
+    pub lines: [Line; 2],
+    /// The link, as long as each end believes in it.
+    pub links: [Option<LinkId>; 2],
+}
+
+/// Two edges and the lines.
 pub struct World {
     pub now: Instant,
     pub start: Instant,
     pub ends: [End; 2],
-    pub lines: [Line; 2],
+    /// The oldest first; there is always one.
+    pub wires: Vec<Wire>,
     pub random: Random,
-    /// The link that each end believes in.
-    links: [Option<LinkId>; 2],
     last_link: u64,
     setting: Setting,
     to_open: Vec<(usize, OpenSpec, Plan, Plan)>,
@@ -159,13 +179,15 @@ pub fn spec(domain: Option<DomainId>) -> OpenSpec {
             port: 445,
         },
         service: "files".to_owned(),
-        weight: 1,
+        weight: NonZeroU16::MIN,
+        source: None,
     }
 }
 
 pub fn config(side: Side, setting: &Setting) -> TunnelConfig {
     TunnelConfig {
         side,
+        blocks: setting.blocks,
         peer_name: "peer".to_owned(),
         local: setting.limits,
         peer: setting.limits,
@@ -173,8 +195,13 @@ pub fn config(side: Side, setting: &Setting) -> TunnelConfig {
         level: setting.level,
         codec_threads: setting.codec_threads,
         admit_opens: true,
+        peer_features: codec::frame::FEATURE_SOURCE,
         resume_window: setting.resume_window,
     }
+}
+
+fn lines(delay: Duration, bytes_per_s: Option<u64>, blocks: BlockVersion) -> [Line; 2] {
+    [(); 2].map(|()| Line::new(delay, bytes_per_s, blocks))
 }
 
 impl World {
@@ -187,7 +214,10 @@ impl World {
     }
 
     pub fn with_domains(setting: Setting, domains: &[Arc<Domain>; 2]) -> Self {
-        let start = Instant::now();
+        Self::starting_at(Instant::now(), setting, domains)
+    }
+
+    pub fn starting_at(start: Instant, setting: Setting, domains: &[Arc<Domain>; 2]) -> Self {
         let end = |side, domain: &Arc<Domain>| {
             let budget = Arc::new(Budget::new(setting.budget_bytes));
             let registry = Arc::new(Registry::new());
@@ -219,12 +249,11 @@ impl World {
             now: start,
             start,
             ends: [end(Side::Client, client), end(Side::Server, server)],
-            lines: [
-                Line::new(setting.delay, setting.bytes_per_s),
-                Line::new(setting.delay, setting.bytes_per_s),
-            ],
+            wires: vec![Wire {
+                lines: lines(setting.delay, setting.bytes_per_s, setting.blocks),
+                links: [Some(LinkId::from(LINK)); 2],
+            }],
             random: Random::new(setting.seed),
-            links: [Some(LinkId::from(LINK)); 2],
             last_link: LINK,
             setting,
             to_open: Vec::new(),
@@ -250,6 +279,8 @@ impl World {
                 Err(OpenError::Limit | OpenError::Memory) => {
                     waiting.push((from, spec, here, there))
                 }
+                // Nobody waits for it any more.
+                Err(OpenError::TunnelLost) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -322,28 +353,33 @@ impl World {
             .iter()
             .flat_map(|end| end.jobs.iter().map(|job| job.done_at));
         let lines = self
-            .lines
+            .wires
             .iter()
+            .flat_map(|wire| &wire.lines)
             .filter_map(|line| line.next_moment(self.now));
         let apps = self
             .ends
             .iter()
+            .filter(|end| !end.lost)
             .flat_map(|end| end.apps.values().filter_map(|app| app.next_moment()));
         timeouts.chain(jobs).chain(lines).chain(apps).min()
     }
 
     fn step_end(&mut self, side: usize) -> Result<bool, Violation> {
         let (now, random) = (self.now, &mut self.random);
-        let link = self.links[side];
         let end = &mut self.ends[side];
         if end.lost {
+            // What comes back later is for nobody.
+            end.jobs.clear();
             return Ok(false);
         }
         let mut moved = false;
-        for frame in self.lines[1 - side].receive(now, random) {
-            moved = true;
-            if let Some(link) = link {
-                end.tunnel.handle_frame(link, frame, now)?;
+        for wire in &mut self.wires {
+            for frame in wire.lines[1 - side].receive(now, random) {
+                moved = true;
+                if let Some(link) = wire.links[side] {
+                    end.tunnel.handle_frame(link, frame, now)?;
+                }
             }
         }
         if end.tunnel.poll_timeout().is_some_and(|at| at <= now) {
@@ -395,6 +431,11 @@ impl World {
         while let Some(event) = end.tunnel.poll_event() {
             moved = true;
             opens_available |= event == Event::OpensAvailable;
+            if let Event::LinkDead { link } = event {
+                for wire in &mut self.wires {
+                    wire.links[side] = wire.links[side].filter(|known| *known != link);
+                }
+            }
             end.take(event, side, now);
         }
         if let Some(violation) = end.violation() {
@@ -403,20 +444,22 @@ impl World {
         for app in end.apps.values_mut() {
             moved |= app.act(&mut end.tunnel, random, now);
         }
-        let line = &mut self.lines[side];
-        while let Some(link) = link.filter(|_| line.takes(now)) {
-            let mut out = Vec::new();
-            let bytes = end
-                .tunnel
-                .poll_transmit(link, self.setting.transmit_bytes, now, &mut out);
-            assert_eq!(bytes, out.iter().map(Bytes::len).sum::<usize>());
-            if bytes == 0 {
-                break;
+        for Wire { lines, links } in &mut self.wires {
+            let line = &mut lines[side];
+            while let Some(link) = links[side].filter(|_| line.takes(now)) {
+                let mut out = Vec::new();
+                let bytes =
+                    end.tunnel
+                        .poll_transmit(link, self.setting.transmit_bytes, now, &mut out);
+                assert_eq!(bytes, out.iter().map(Bytes::len).sum::<usize>());
+                if bytes == 0 {
+                    break;
+                }
+                moved = true;
+                line.send(&out, now);
+                end.tunnel
+                    .link_written(link, bytes, line.backlog_bytes(now), now);
             }
-            moved = true;
-            line.send(&out, now);
-            end.tunnel
-                .link_written(link, bytes, line.backlog_bytes(now), now);
         }
         if opens_available {
             self.open_waiting();
@@ -426,29 +469,59 @@ impl World {
 
     /// The line carries nothing any more, and what is under way is lost; the ends do not know.
     pub fn black_hole(&mut self) {
-        for line in &mut self.lines {
+        for wire in 0..self.wires.len() {
+            self.black_hole_of(wire);
+        }
+    }
+
+    /// The same of one line.
+    pub fn black_hole_of(&mut self, wire: usize) {
+        for line in &mut self.wires[wire].lines {
             line.lose();
         }
     }
 
-    /// End `side` learns that its link is lost.
+    /// End `side` learns that its links are lost.
     pub fn notice(&mut self, side: usize) {
-        if let Some(link) = self.links[side].take() {
+        for wire in 0..self.wires.len() {
+            self.notice_of(wire, side);
+        }
+    }
+
+    /// The same of one link.
+    pub fn notice_of(&mut self, wire: usize, side: usize) {
+        if let Some(link) = self.wires[wire].links[side].take() {
             self.ends[side].tunnel.link_lost(link, self.now);
         }
     }
 
-    /// A new link is up at both ends; whoever still believed in the old one learns better.
+    /// A new link is up at both ends, in a new generation; whoever still believed in an old one learns better.
     pub fn reconnect(&mut self) {
         self.black_hole();
         self.last_link += 1;
         let link = LinkId::from(self.last_link);
+        self.notice(0);
+        self.notice(1);
+        self.wires.truncate(1);
         for side in [0, 1] {
-            self.notice(side);
-            self.lines[side].restore();
+            self.wires[0].lines[side].restore();
             self.ends[side].tunnel.link_up(link, self.now);
-            self.links[side] = Some(link);
+            self.wires[0].links[side] = Some(link);
         }
+    }
+
+    /// A further link joins at both ends; of old lines that neither end believes in any more nothing is kept.
+    pub fn join(&mut self, delay: Duration, bytes_per_s: Option<u64>) {
+        self.wires.retain(|wire| wire.links != [None; 2]);
+        self.last_link += 1;
+        let link = LinkId::from(self.last_link);
+        for end in &mut self.ends {
+            end.tunnel.link_up(link, self.now);
+        }
+        self.wires.push(Wire {
+            lines: lines(delay, bytes_per_s, self.setting.blocks),
+            links: [Some(link); 2],
+        });
     }
 
     /// The line is cut: both ends learn it.
@@ -465,7 +538,12 @@ impl World {
 
     /// Bytes sent so far in both directions.
     pub fn wire_bytes(&self) -> u64 {
-        self.lines.iter().map(|line| line.sent_bytes).sum()
+        self.lines().map(|line| line.sent_bytes).sum()
+    }
+
+    /// All lines, both ways.
+    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.wires.iter().flat_map(|wire| &wire.lines)
     }
 
     /// Everything is over, and nothing is held for it any more.
@@ -596,5 +674,13 @@ pub fn send(bytes: u64) -> Plan {
         bytes,
         ending: Ending::Finish,
         ..Plan::default()
+    }
+}
+
+/// The same of bytes that nothing shortens.
+pub fn noise(bytes: u64) -> Plan {
+    Plan {
+        kind: Kind::Noise,
+        ..send(bytes)
     }
 }

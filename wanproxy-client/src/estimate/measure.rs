@@ -17,13 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use codec::block::{BlockVersion, Known};
 use codec::domain::{Domain, DomainConfig, Lease, Log};
 use codec::encoder::{Continuation, EncodeRequest, Encoder};
 use codec::frame::{Coverage, DomainId, FRAGMENT_MAX, StreamId, data_header};
-use codec::policy::{Habit, Level};
-
-/// Plain bytes of a block: what the tunnel cuts off a stream in bulk. Also the most of a file that is in memory at a time, beside the history.
-pub(super) const BLOCK_BYTES: usize = 128 << 10;
+use codec::policy::{BULK_BLOCK_BYTES, Habit, Level};
 
 /// Plain bytes of a TLS record at most (RFC 8446, 5.1).
 const TLS_RECORD_MAX_BYTES: usize = 1 << 14;
@@ -75,6 +73,8 @@ pub(super) struct Measurer {
     level: Level,
     streams: u64,
     blocks: u64,
+    /// Behind the newest append.
+    appended_end: u64,
 }
 
 /// A stream in the middle.
@@ -83,6 +83,8 @@ struct Stream {
     offset: u64,
     hint: Option<Continuation>,
     habit: Habit,
+    /// How long the next block is: what the tunnel cuts off a stream in bulk.
+    block_bytes: u64,
 }
 
 impl Measurer {
@@ -107,6 +109,7 @@ impl Measurer {
             level,
             streams: 0,
             blocks: 0,
+            appended_end: 0,
         }
     }
 
@@ -126,11 +129,13 @@ impl Measurer {
             offset: 0,
             hint: None,
             habit: Habit::default(),
+            block_bytes: BULK_BLOCK_BYTES,
         };
         loop {
-            let mut plain = Vec::with_capacity(BLOCK_BYTES);
+            let mut plain =
+                Vec::with_capacity(usize::try_from(stream.block_bytes).unwrap_or_default());
             file.by_ref()
-                .take(BLOCK_BYTES as u64)
+                .take(stream.block_bytes)
                 .read_to_end(&mut plain)?;
             if plain.is_empty() {
                 sums.files += 1;
@@ -147,6 +152,7 @@ impl Measurer {
         let bytes = plain.len() as u64;
         let start = Instant::now();
         let mut encoded = self.encoder.encode(EncodeRequest {
+            version: BlockVersion::Two,
             stream: stream.id,
             stream_offset: stream.offset,
             plain,
@@ -157,12 +163,20 @@ impl Measurer {
             hint: stream.hint,
             habit: stream.habit,
             replaces: None,
+            avoid: None,
         });
         let position = match encoded.append_length() {
             0 => None,
             length => self.domain.reserve(length),
         };
-        let (header, body) = encoded.wire(position);
+        let known = Known {
+            stream_offset: stream.offset,
+            append_position: self.appended_end,
+        };
+        let (header, body) = encoded.wire(position, known);
+        if let Some(append) = encoded.header().append {
+            self.appended_end = append.end();
+        }
         if let (Some(position), Some(append)) = (position, encoded.take_append()) {
             self.domain.commit(position, &append);
         }
@@ -173,6 +187,7 @@ impl Measurer {
         stream.offset += bytes;
         stream.hint = encoded.continuation;
         stream.habit = encoded.habit;
+        stream.block_bytes = encoded.tally.bulk_block_bytes();
         self.blocks += 1;
         sums.bytes += bytes;
         sums.wan_bytes += wan_bytes(self.blocks, header.len() + body.len());
@@ -270,26 +285,26 @@ mod tests {
 
     #[test]
     fn a_file_that_breaks_off_counts_up_to_there() {
-        struct Broken(usize);
+        struct Broken(u64);
         impl Read for Broken {
             fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
                 if self.0 == 0 {
                     return Err(io::Error::other("bad sector"));
                 }
-                let length = into.len().min(self.0);
-                self.0 -= length;
+                let length = into.len().min(usize::try_from(self.0).unwrap());
+                self.0 -= length as u64;
                 into.iter_mut().take(length).for_each(|byte| *byte = 7);
                 Ok(length)
             }
         }
         let mut sums = Sums::default();
         let read = Measurer::new(1 << 20, Level::default()).file(
-            &mut Broken(3 * BLOCK_BYTES),
+            &mut Broken(3 * BULK_BLOCK_BYTES),
             &mut sums,
             |_| (),
         );
         assert_eq!(read.unwrap_err().to_string(), "bad sector");
-        assert_eq!((sums.files, sums.bytes), (0, 3 * BLOCK_BYTES as u64));
+        assert_eq!((sums.files, sums.bytes), (0, 3 * BULK_BLOCK_BYTES));
     }
 
     #[test]

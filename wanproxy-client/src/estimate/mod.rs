@@ -65,7 +65,7 @@ pub fn estimate(args: &EstimateArgs) -> Result<(), Failure> {
     let report = Report {
         level: args.level.to_string(),
         history_bytes,
-        block_bytes: measure::BLOCK_BYTES,
+        block_bytes: codec::policy::BULK_BLOCK_BYTES,
         paths: rows,
         total: Row::new("total".to_owned(), &sums),
         unreadable,

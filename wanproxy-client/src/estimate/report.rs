@@ -17,7 +17,7 @@ Opening streams, acknowledgements and TCP/IP headers are not in them. MB/s is th
 --json prints one object:
   level            as given
   history_bytes    most bytes of history that were kept
-  block_bytes      plain bytes of a block
+  block_bytes      plain bytes of a block; twice as many where nearly all is copied
   paths            one object for each PATH, in their order:
     path             as given
     files            files read to their end
@@ -42,7 +42,7 @@ const NAME_COLUMNS: usize = 40;
 pub(super) struct Report {
     pub level: String,
     pub history_bytes: u64,
-    pub block_bytes: usize,
+    pub block_bytes: u64,
     pub paths: Vec<Row>,
     pub total: Row,
     pub unreadable: u64,

@@ -6,39 +6,77 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codec::frame::{Reason, Target};
-use edge::config::{self, Host, ListenKind};
-use edge::log::StreamLine;
+use edge::config::{Bind, ListenKind};
+use edge::lan::{Application, Introduction, LanStream};
+use edge::log::Ended;
 use edge::os;
-use edge::relay::{Report, relay};
-use tokio::net::TcpStream;
+use edge::pace::paced;
+use edge::relay::{relay, send_preface};
 use tunnel::handle::TunnelHandle;
-use tunnel::stream::{StreamEnd, StreamHandle};
+use tunnel::stream::StreamHandle;
 
 use super::socks5::{self, Reply, Request, Version};
+use super::uplink::Accepted;
 use super::{Service, Uplink, http};
 
 /// How long a refused application gets to read its reply before the connection is closed under it.
 const REPLY_LINGER: Duration = Duration::from_secs(1);
 
-/// Serves one connection.
+/// Serves one connection, from an application to the listener at an address.
 pub async fn carry(
-    socket: TcpStream,
-    application: SocketAddr,
+    mut socket: LanStream,
+    (peer, listener): (Application, Bind),
+    accepted: Accepted,
     service: Arc<Service>,
     uplink: Arc<Uplink>,
 ) {
     let _carrying = uplink.carrying();
     let started = Instant::now();
-    if let Err(error) = os::tune_lan(&socket) {
-        tracing::debug!(%error, %application, "socket options were not taken");
-    }
+    socket.tune();
+    let mut introduction = match Introduction::of(&mut socket, peer, service.proxy).await {
+        Ok(introduction) => introduction,
+        Err(error) => {
+            tracing::debug!(service = service.name, %peer, %error, "connection refused");
+            let _ = os::arm_reset(&socket);
+            return;
+        }
+    };
+    let application = introduction.application;
     let connected = match &service.kind {
         ListenKind::Forward(target) => {
-            forward(socket, &wire_target(target), &service, &uplink).await
+            forward(socket, &target.to_wire(), None, &service, &uplink).await
         }
         ListenKind::Socks5 => socks5(socket, application, &service, &uplink).await,
-        ListenKind::Http => return http::serve(socket, application, service, uplink).await,
+        ListenKind::Http => {
+            // Of its requests none may ever come.
+            drop(accepted);
+            return http::serve(socket, introduction, service, uplink).await;
+        }
+        ListenKind::Transparent(config) => {
+            let whose = (service.name.as_str(), config.method);
+            let source = application.address().filter(|_| config.preserve_source);
+            let source = source.map(os::canonical);
+            // The configuration gives a transparent service no Unix socket.
+            let target = match (&socket, listener) {
+                (LanStream::Tcp(socket), Bind::Tcp(listener)) => {
+                    uplink.own().target(socket, application, listener, whose)
+                }
+                _ => Err("not_redirected"),
+            };
+            match target {
+                Ok(target) => {
+                    introduction = introduction.meant_for(target);
+                    forward(socket, &Target::Address(target), source, &service, &uplink).await
+                }
+                Err(why) => {
+                    uplink.count_refusal(why);
+                    let _ = os::arm_reset(&socket);
+                    None
+                }
+            }
+        }
     };
+    drop(accepted);
     let Some(Connected {
         socket,
         target,
@@ -50,48 +88,22 @@ pub async fn carry(
     };
     let end = stream.end();
     let (send, receive) = stream.split();
+    let (mut send, receive) = paced(send, receive, std::slice::from_ref(&service.pace));
+    send_preface(&mut send, introduction.preface()).await;
     let report = relay(socket, send, receive).await;
     let ended = Ended {
-        service: &service,
+        service: &service.name,
         application,
         target: &target,
         tunnel: &tunnel,
         started,
     };
-    log_end(ended, end, &report).await;
-}
-
-/// A stream that has ended, for the log.
-pub(super) struct Ended<'a> {
-    pub(super) service: &'a Service,
-    pub(super) application: SocketAddr,
-    pub(super) target: &'a Target,
-    pub(super) tunnel: &'a TunnelHandle,
-    pub(super) started: Instant,
-}
-
-/// Writes the stream's line once the tunnel knows what it has cost.
-pub(super) async fn log_end(ended: Ended<'_>, end: StreamEnd, report: &Report) {
-    let summary = tokio::select! {
-        biased;
-        summary = end.summary() => summary,
-        _ = ended.tunnel.ended() => None,
-    };
-    let line = StreamLine {
-        service: &ended.service.name,
-        peer: ended.tunnel.peer(),
-        application: Some(ended.application),
-        target: &ended.target.to_string(),
-        report,
-        summary: summary.as_ref(),
-        duration: ended.started.elapsed(),
-    };
-    line.write();
+    ended.log(end, &report).await;
 }
 
 /// A connection whose stream is open.
 struct Connected {
-    socket: TcpStream,
+    socket: LanStream,
     target: Target,
     tunnel: TunnelHandle,
     stream: StreamHandle,
@@ -99,12 +111,13 @@ struct Connected {
 
 /// The target is known, and bytes may follow the Open at once. A refusal shows as a reset.
 async fn forward(
-    socket: TcpStream,
+    socket: LanStream,
     target: &Target,
+    source: Option<SocketAddr>,
     service: &Service,
     uplink: &Uplink,
 ) -> Option<Connected> {
-    match uplink.open(service, target).await {
+    match uplink.open_from(service, target, source).await {
         Some((tunnel, stream)) => Some(Connected {
             socket,
             target: target.clone(),
@@ -121,8 +134,8 @@ async fn forward(
 
 /// The application says the target, and hears how it went before it sends more.
 async fn socks5(
-    mut socket: TcpStream,
-    application: SocketAddr,
+    mut socket: LanStream,
+    application: Application,
     service: &Service,
     uplink: &Uplink,
 ) -> Option<Connected> {
@@ -164,14 +177,13 @@ async fn socks5(
 }
 
 /// Resolves when the application has closed its connection. Bytes that it sends too early stay for the target.
-async fn gone(socket: &TcpStream) {
-    match socket.peek(&mut [0; 1]).await {
-        Ok(0) | Err(_) => {}
-        Ok(_) => std::future::pending().await,
+async fn gone(socket: &LanStream) {
+    if let Ok(true) = socket.peek().await {
+        std::future::pending().await
     }
 }
 
-async fn refuse(mut socket: TcpStream, version: Version, reply: Reply) {
+async fn refuse(mut socket: LanStream, version: Version, reply: Reply) {
     if socks5::write_reply(&mut socket, version, reply, None)
         .await
         .is_ok()
@@ -181,17 +193,17 @@ async fn refuse(mut socket: TcpStream, version: Version, reply: Reply) {
 }
 
 /// Closes so that what was written is read: closing with unread bytes at hand would break the connection and drop the reply.
-pub(super) async fn close_after_reply(socket: &TcpStream) {
+pub(super) async fn close_after_reply(socket: &LanStream) {
     if os::shutdown_write(socket).is_ok() {
         let _ = tokio::time::timeout(REPLY_LINGER, discard(socket)).await;
     }
 }
 
-async fn discard(socket: &TcpStream) -> io::Result<()> {
-    let mut buffer = [0; 1024];
+async fn discard(socket: &LanStream) -> io::Result<()> {
+    let mut buffer = [0_u8; 1024];
     loop {
         socket.readable().await?;
-        match socket.try_read(&mut buffer) {
+        match socket.try_read_buf(&mut buffer.as_mut_slice()) {
             Ok(0) => return Ok(()),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => {}
@@ -199,43 +211,20 @@ async fn discard(socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-fn wire_target(target: &config::Target) -> Target {
-    match target.host() {
-        Host::Ip(ip) => Target::Address(SocketAddr::new(*ip, target.port())),
-        Host::Name(host) => Target::Name {
-            host: host.clone(),
-            port: target.port(),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    async fn sockets() -> (TcpStream, TcpStream) {
+    async fn sockets() -> (TcpStream, LanStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let application = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        (application, listener.accept().await.unwrap().0)
-    }
-
-    #[test]
-    fn names_stay_names() {
-        let name = Target::Name {
-            host: "git.example.com".to_owned(),
-            port: 22,
-        };
-        assert_eq!(wire_target(&"git.example.com:22".parse().unwrap()), name);
-        assert_eq!(
-            wire_target(&"[::1]:22".parse().unwrap()),
-            Target::Address("[::1]:22".parse().unwrap())
-        );
+        (application, listener.accept().await.unwrap().0.into())
     }
 
     #[tokio::test]
@@ -256,6 +245,9 @@ mod tests {
         let (application, socket) = sockets().await;
         drop(application);
         gone(&socket).await;
+        let (application, socket) = tokio::net::UnixStream::pair().unwrap();
+        drop(application);
+        gone(&socket.into()).await;
         let (mut application, mut socket) = sockets().await;
         application.write_all(b"early").await.unwrap();
         socket.readable().await.unwrap();

@@ -4,21 +4,24 @@ pub mod socks5;
 
 mod carry;
 mod http;
+mod transparent;
 mod uplink;
 
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use codec::frame::DomainId;
-use edge::config::{ListenConfig, ListenKind};
+use edge::config::{Bind, ListenConfig, ListenKind, Method, ProxyConfig};
+use edge::lan::LanListener;
 use edge::log::Throttle;
+use edge::os;
+use edge::pace::Pace;
 use edge::users::Users;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use transparent::OwnConnections;
 pub use uplink::Uplink;
 
 /// Pause after an accept that failed because descriptors or memory ran out, so that the loop does not spin.
@@ -37,6 +40,10 @@ pub struct Service {
     pub domain: Option<DomainId>,
     /// Its share of the line.
     pub weight: NonZeroU16,
+    /// The rate that its streams keep to together.
+    pub pace: Arc<Pace>,
+    /// What it does with the PROXY protocol.
+    pub proxy: ProxyConfig,
     /// Who may use it; nothing when everybody may who reaches it.
     pub users: Option<Arc<Users>>,
 }
@@ -46,7 +53,8 @@ pub struct Listener {
     /// What it was made from.
     pub config: ListenConfig,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Bind,
+    socket: Arc<LanListener>,
     service: Arc<RwLock<Arc<Service>>>,
     task: JoinHandle<()>,
 }
@@ -57,20 +65,41 @@ impl Listener {
     /// # Errors
     /// The socket does not know its address.
     pub fn start(
-        socket: TcpListener,
+        socket: LanListener,
         config: ListenConfig,
         service: Service,
         uplink: Arc<Uplink>,
     ) -> io::Result<Self> {
-        let address = socket.local_addr()?;
+        let address = socket.bound()?;
+        let socket = Arc::new(socket);
         let service = Arc::new(RwLock::new(Arc::new(service)));
-        let task = tokio::spawn(accept(socket, service.clone(), uplink));
+        let task = tokio::spawn(accept(
+            socket.clone(),
+            address.clone(),
+            service.clone(),
+            uplink,
+        ));
         Ok(Self {
             config,
             address,
+            socket,
             service,
             task,
         })
+    }
+
+    /// Prepares the socket for what a new configuration wants of it, which hurts nobody if that is not used after all.
+    ///
+    /// # Errors
+    /// The kernel does not let us; see [`os::may_have_foreign_addresses`].
+    pub fn prepare(&self, kind: &ListenKind) -> io::Result<()> {
+        match kind {
+            ListenKind::Transparent(config) if config.method == Method::Tproxy => {
+                os::mark_own(&*self.socket)?;
+                os::set_transparent(&*self.socket)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Serves new connections by another target, dedup or weight, on the same socket.
@@ -86,7 +115,12 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(socket: TcpListener, service: Arc<RwLock<Arc<Service>>>, uplink: Arc<Uplink>) {
+async fn accept(
+    socket: Arc<LanListener>,
+    address: Bind,
+    service: Arc<RwLock<Arc<Service>>>,
+    uplink: Arc<Uplink>,
+) {
     let throttle = Throttle::new(ACCEPT_LOG_PERIOD);
     loop {
         match socket.accept().await {
@@ -95,9 +129,11 @@ async fn accept(socket: TcpListener, service: Arc<RwLock<Arc<Service>>>, uplink:
                     .read()
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone();
-                let uplink = uplink.clone();
+                let (uplink, address) = (uplink.clone(), address.clone());
+                let accepted = uplink.accepted();
+                let between = (application, address);
                 tokio::spawn(async move {
-                    carry::carry(connection, application, service, uplink).await
+                    carry::carry(connection, between, accepted, service, uplink).await
                 });
             }
             // The application went away between the kernel's handshake and our accept.

@@ -2,12 +2,15 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use edge::admin::{HistoryAccess, Observed, Status, TunnelStatus};
+use edge::admin::{HistoryAccess, Observed, Pulse, Status, TunnelStatus};
 use edge::config::ClientConfig;
 use edge::credentials::ClientCredentials;
 use edge::metrics::{Family, OwnService, Sources};
 
 use crate::listener::{Listener, Uplink};
+
+/// The state of a tunnel that there is not yet, or not any more.
+const CONNECTING: &str = "connecting";
 
 /// What the admin endpoint asks.
 pub struct Client {
@@ -29,9 +32,10 @@ impl Client {
     ) -> Self {
         let server = config
             .tunnel
-            .server
+            .paths
+            .routes()
             .first()
-            .map(ToString::to_string)
+            .map(|route| route.server.clone())
             .unwrap_or_default();
         let client = Self {
             sources,
@@ -70,11 +74,22 @@ impl Observed for Client {
         if status.tunnels.is_empty() {
             status.tunnels.push(TunnelStatus {
                 peer: self.server.clone(),
-                state: "connecting".to_owned(),
+                state: CONNECTING.to_owned(),
+                error: self.uplink.connector().status().last_error,
                 ..TunnelStatus::default()
             });
         }
         status
+    }
+
+    fn pulse(&self) -> Pulse {
+        let mut pulse = self.sources.pulse(&self.uplink.connector().tunnels());
+        if pulse.tunnels.is_empty() {
+            pulse
+                .tunnels
+                .push((self.server.clone(), CONNECTING.to_owned()));
+        }
+        pulse
     }
 
     fn metrics(&self) -> Vec<Family> {

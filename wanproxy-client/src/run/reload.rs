@@ -5,8 +5,9 @@ use edge::cli::Failure;
 use edge::config::{ClientConfig, Dedup};
 use edge::credentials::ClientCredentials;
 use edge::lifecycle;
+use edge::reach::Policy;
 
-use super::services::bind;
+use super::services::{bind_service, cannot_be_transparent, has_transparent};
 use super::{Edge, no_quotas};
 use crate::listener::Listener;
 
@@ -20,12 +21,14 @@ impl Edge {
         let mut known = Vec::new();
         for service in &config.listen {
             let serves = self.domains.service(service)?;
-            if self.listeners.iter().any(|listener| {
+            if let Some(listener) = self.listeners.iter().find(|listener| {
                 listener.config.name == service.name && listener.config.bind == service.bind
             }) {
+                let prepared = listener.prepare(&service.kind);
+                prepared.map_err(|error| cannot_be_transparent(&service.name, &error))?;
                 known.push(serves);
             } else {
-                let socket = bind(&service.name, service.bind)?;
+                let socket = bind_service(service)?;
                 let listener =
                     Listener::start(socket, service.clone(), serves, self.uplink.clone());
                 fresh.push(listener.map_err(|error| {
@@ -52,8 +55,11 @@ impl Edge {
             }
         }
         drop(before);
+        self.uplink.own().set_marks(has_transparent(&config.listen));
+        self.domains.set_rates(&config.listen);
         self.observed.set_services(&self.listeners);
         self.credentials.replace(credentials);
+        self.reached.set_policy(Policy::of_accept(&config.accept));
         self.uplink.set_connect_wait(config.tunnel.connect_wait);
         self.log.set_level(config.log.level);
         if self.config.history.size != config.history.size {
@@ -75,7 +81,10 @@ impl Edge {
             .iter()
             .any(|service| service.dedup == Dedup::Isolated && self.domains.of(service).is_none());
         let changes = [
-            ("[tunnel] server", old.tunnel.server != new.tunnel.server),
+            (
+                "[tunnel] server, links or path",
+                old.tunnel.paths != new.tunnel.paths,
+            ),
             (
                 "[tunnel] heartbeat",
                 old.tunnel.heartbeat != new.tunnel.heartbeat,
@@ -93,8 +102,8 @@ impl Edge {
             ("[memory]", old.memory != new.memory),
             (
                 "[admin] bind",
-                old.admin.as_ref().map(|admin| admin.bind)
-                    != new.admin.as_ref().map(|admin| admin.bind),
+                old.admin.as_ref().map(|admin| &admin.bind)
+                    != new.admin.as_ref().map(|admin| &admin.bind),
             ),
             ("[log] format", old.log.format != new.log.format),
             (

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bars::Chart;
 
-use crate::bulk::{BLOCK_BYTES, USUAL_BLOCK_BYTES};
+use crate::bulk::{AS_CUT, BLOCK_BYTES};
 use crate::messages::HALVES;
 use crate::report::{Figure, Phase, Report, Suite, Who};
 use crate::tables;
@@ -77,12 +77,11 @@ fn phase(
     title: &'static str,
     logarithmic: bool,
 ) -> Chart {
-    let ratio =
-        |corpus: &str, who| Some(report.bulk(corpus, phase, who, USUAL_BLOCK_BYTES)?.ratio());
+    let ratio = |corpus: &str, who| Some(report.bulk(corpus, phase, who, AS_CUT)?.ratio());
     Chart {
         file,
         title,
-        note: "Longer is better. Ours in blocks of 128 KiB.",
+        note: "Longer is better. Ours as the tunnel cuts them.",
         series: who.iter().map(|who| who.name().to_owned()).collect(),
         groups: report
             .corpora(Suite::Bulk)
@@ -111,13 +110,7 @@ fn speed(report: &Report) -> Chart {
         .corpora(Suite::Bulk)
         .into_iter()
         .map(|corpus| {
-            let rate = |phase, who| {
-                Some(
-                    report
-                        .bulk(corpus, phase, who, USUAL_BLOCK_BYTES)?
-                        .encode_rate(),
-                )
-            };
+            let rate = |phase, who| Some(report.bulk(corpus, phase, who, AS_CUT)?.encode_rate());
             let unit = rate(Phase::Cold, Who::Zstd1);
             let part = |phase, who| Some(rate(phase, who)? / unit?);
             let mut values: Vec<Option<f64>> = phases

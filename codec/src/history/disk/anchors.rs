@@ -13,7 +13,7 @@ use bytes::{BufMut, BytesMut};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::manifest::LogFormat;
-use crate::history::storage::{Open, Storage, StorageFile};
+use crate::history::storage::{Open, Storage, StorageFile, open_to_write};
 
 const HEAD_BYTES: usize = 16;
 const RECORD_BYTES: usize = 8;
@@ -87,7 +87,7 @@ impl AnchorFile {
     /// Adds anchors of this segment. Of more than a segment can have, the rest is left out.
     pub fn append(&self, storage: &dyn Storage, anchors: &[SavedAnchor]) -> io::Result<()> {
         let mut known = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = storage.open(&self.path, Open::Write)?;
+        let file = open_to_write(storage, &self.path)?;
         let mut end = match *known {
             Some(end) => end,
             None => self.find_end(&*file)?,

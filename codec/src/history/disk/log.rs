@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use bytes::Bytes;
 
 use super::manifest::{self, LogFormat};
-use super::opening::{MANIFEST, NEW_MANIFEST, SEGMENT_EXTENSION, aside, gone};
+use super::opening::{MANIFEST, NEW_MANIFEST, SEGMENT_EXTENSION};
 use super::segment::Segment;
 use super::{AnchorsError, LogIdentity, Persisted, ReadError, SavedAnchor};
 use crate::history::pages::PAGE_BYTES;
-use crate::history::storage::{Open, Storage};
+use crate::history::storage::{Storage, aside, clear_name, open_to_write, remove_any, replace};
 use crate::ranges::RangeSet;
 
 /// One log on disk. Pages may be read beside everything else; the rest takes turns.
@@ -112,11 +112,11 @@ impl DiskLog {
         let _writer = self.writer();
         let bytes = manifest::encode(self.format, &self.identity, state);
         let new = self.dir.join(NEW_MANIFEST);
-        let file = self.storage.open(&new, Open::Write)?;
+        let file = open_to_write(&*self.storage, &new)?;
         file.set_length(0)?;
         file.write_at(&bytes, 0)?;
         file.sync()?;
-        self.storage.rename(&new, &self.dir.join(MANIFEST))?;
+        replace(&*self.storage, &new, &self.dir.join(MANIFEST))?;
         self.storage.sync_dir(&self.dir)
     }
 
@@ -188,14 +188,14 @@ impl DiskLog {
     pub fn clear(&self) -> io::Result<()> {
         let _writer = self.writer();
         let removed = self.remove(|_| true);
-        removed.and(gone(self.storage.remove_dir_all(&aside(&self.dir))))
+        removed.and(remove_any(&*self.storage, &aside(&self.dir)))
     }
 
     fn remove(&self, which: impl Fn(u64) -> bool) -> io::Result<()> {
         let mut result = Ok(());
         for segment in self.all().iter().filter(|segment| which(segment.number())) {
-            let removed = gone(self.storage.remove_file(segment.anchors.path()))
-                .and(gone(self.storage.remove_file(segment.path())));
+            let removed = clear_name(&*self.storage, segment.anchors.path())
+                .and(clear_name(&*self.storage, segment.path()));
             if removed.is_ok() {
                 self.segments
                     .write()

@@ -17,7 +17,7 @@ use std::io;
 pub(crate) use anchors::{AnchorsError, SavedAnchor};
 pub(crate) use log::DiskLog;
 pub(crate) use manifest::{ManifestError, Persisted};
-pub(crate) use opening::{Opened, look};
+pub(crate) use opening::{MANIFEST, Opened, look};
 
 const PAGE: usize = 1 << 16;
 

@@ -9,10 +9,12 @@ use super::log::DiskLog;
 use super::manifest::{self, LogFormat, MANIFEST_MAX_BYTES, MANIFEST_NAME_MAX_BYTES};
 use super::segment::Segment;
 use super::{LogIdentity, ManifestError, Persisted, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use crate::history::storage::{Open, Storage, is_passing, is_unreadable};
+use crate::history::storage::{
+    Open, Storage, aside, clear_name, is_passing, is_unreadable, remove_any, set_aside,
+};
 use crate::ranges::RangeSet;
 
-pub(super) const MANIFEST: &str = "manifest";
+pub(crate) const MANIFEST: &str = "manifest";
 pub(super) const NEW_MANIFEST: &str = "manifest.new";
 pub(super) const SEGMENT_EXTENSION: &str = "seg";
 const ANCHORS_EXTENSION: &str = "idx";
@@ -53,23 +55,21 @@ impl DiskLog {
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             storage.create_dir(parent)?;
         }
-        let aside = aside(dir);
         let read = read_manifest(&*storage, &dir.join(MANIFEST))?
             .map(|bytes| manifest::decode(&bytes, &identity));
-        let mut set_aside = None;
+        let mut aside_since = None;
         let (format, recovered) = match read {
             Some(Ok(read)) => {
                 // An earlier run may have failed to: what is believed now must not be taken back by a crash.
                 storage.sync_dir(dir)?;
                 // What was set aside before has been there for one run at least. It is in nobody's way.
-                let _removed = storage.remove_dir_all(&aside);
+                let _removed = remove_any(&*storage, &aside(dir));
                 read
             }
             other => {
                 if let Some(Err(why)) = other {
-                    gone(storage.remove_dir_all(&aside))?;
-                    storage.rename(dir, &aside)?;
-                    set_aside = Some(why);
+                    set_aside(&*storage, dir)?;
+                    aside_since = Some(why);
                 }
                 let segment_bytes = new_segment_bytes
                     .next_power_of_two()
@@ -87,7 +87,7 @@ impl DiskLog {
         Ok(Opened {
             log,
             recovered,
-            set_aside,
+            set_aside: aside_since,
         })
     }
 
@@ -126,7 +126,7 @@ impl DiskLog {
             Err(cause) if is_passing(&cause) => Err(cause),
             Err(cause) => {
                 if !is_unreadable(&cause) {
-                    let _removed = self.storage.remove_file(&path);
+                    let _cleared = clear_name(&*self.storage, &path);
                 }
                 Ok(0..0)
             }
@@ -142,12 +142,6 @@ fn segment_name(name: &str) -> Option<(u64, &str)> {
     let number = number.parse().ok().filter(|_| ours)?;
     // One file has one name.
     (name == format!("{number:010}.{extension}")).then_some((number, extension))
-}
-
-pub(super) fn aside(dir: &Path) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(".aside");
-    dir.with_file_name(name)
 }
 
 /// Makes an empty log's directory, durably.
@@ -187,13 +181,5 @@ fn read_manifest(storage: &dyn Storage, path: &Path) -> io::Result<Option<Vec<u8
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) if is_passing(&cause) => Err(cause),
         Err(_) => Ok(Some(Vec::new())),
-    }
-}
-
-/// That something which should go was not there is fine.
-pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }

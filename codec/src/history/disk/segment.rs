@@ -16,7 +16,7 @@ use super::anchors::AnchorFile;
 use super::manifest::LogFormat;
 use super::{PAGE, ReadError};
 use crate::history::pages::PAGE_BYTES;
-use crate::history::storage::{Open, Storage, StorageFile};
+use crate::history::storage::{Open, Storage, StorageFile, open_to_write};
 
 const MAGIC: [u8; 8] = *b"wanphseg";
 /// Bytes of the head before the checksums.
@@ -90,7 +90,7 @@ impl Segment {
 
     pub fn write_page(&self, storage: &dyn Storage, page: u64, bytes: &[u8]) -> io::Result<()> {
         let at = self.slot(page);
-        let file = storage.open(&self.path, Open::Write)?;
+        let file = open_to_write(storage, &self.path)?;
         self.with_table(&*file, |_| ())?;
         let offset = self.offset(at);
         let checksum = page_checksum(self.format.id, page, bytes);
@@ -108,7 +108,7 @@ impl Segment {
         if !self.state().unsynced {
             return Ok(());
         }
-        let file = storage.open(&self.path, Open::Write)?;
+        let file = open_to_write(storage, &self.path)?;
         let (is_head_synced, at, checksums) = {
             let state = self.state();
             let range = state.unwritten.clone();

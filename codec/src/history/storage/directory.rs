@@ -13,22 +13,23 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::gate::Gate;
 use super::handles::Handles;
-use super::lock::{Lock, Tried};
+use super::lock::{LOCK_NAME, Lock, Tried};
 use super::{LIST_MAX, Open, Storage, StorageFile};
 
 /// Permissions that nobody but the owner may have.
 const OPEN_TO_OTHERS: u32 = 0o077;
 
-/// How deep a directory that is removed may be: peer and domain, log, and one to spare.
-const DEPTH_MAX: usize = 3;
+/// How deep a directory that is removed may be: ours are not, but others may have been put there. Each level takes a descriptor.
+const DEPTH_MAX: usize = 16;
 
 /// A directory, locked for this program.
 #[derive(Debug)]
 pub struct Directory {
     root: OwnedFd,
     handles: Handles,
-    _lock: Lock,
+    gate: Gate,
 }
 
 /// Why a directory cannot be used.
@@ -85,7 +86,11 @@ impl Directory {
             .recursive(true)
             .mode(0o700)
             .create(path)
-            .map_err(io)?;
+            .map_err(|cause| match cause.kind() {
+                // What is there is none, and "exists" says nothing to anybody.
+                io::ErrorKind::AlreadyExists => io(Errno::NOTDIR.into()),
+                _ => io(cause),
+            })?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root =
             rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| io(errno.into()))?;
@@ -106,11 +111,15 @@ impl Directory {
                 mode,
             });
         }
-        match Lock::acquire(&root).map_err(io)? {
+        let lock = Lock::acquire(&root).map_err(|cause| OpenError::Io {
+            path: path.join(LOCK_NAME),
+            cause,
+        })?;
+        match lock {
             Tried::Held(lock) => Ok(Self {
                 root,
                 handles: Handles::default(),
-                _lock: lock,
+                gate: Gate::new(lock),
             }),
             Tried::Taken(pid) => Err(OpenError::InUse {
                 path: path.to_owned(),
@@ -136,6 +145,13 @@ impl Directory {
             io::ErrorKind::InvalidInput,
             "a path that does not name a file in the directory",
         ))
+    }
+
+    fn opened(&self, file: Arc<File>) -> OpenFile {
+        OpenFile {
+            file,
+            gate: self.gate.clone(),
+        }
     }
 
     fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
@@ -164,6 +180,7 @@ impl AsFd for Step<'_> {
 
 impl Storage for Directory {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let _inside = self.gate.enter()?;
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(parent.as_fd(), name, Mode::RWXU) {
             // Whatever has the name must be a directory, not a link to one.
@@ -193,8 +210,9 @@ impl Storage for Directory {
 
     fn open(&self, path: &Path, mode: Open) -> io::Result<Arc<dyn StorageFile>> {
         let writable = mode == Open::Write;
+        let _inside = writable.then(|| self.gate.enter()).transpose()?;
         let absent = match self.handles.get(path, writable) {
-            Ok(file) => return Ok(Arc::new(OpenFile(file))),
+            Ok(file) => return Ok(Arc::new(self.opened(file))),
             Err(absent) => absent,
         };
         let (parent, name) = self.parent(path)?;
@@ -214,10 +232,11 @@ impl Storage for Directory {
         }
         let file = Arc::new(File::from(file));
         self.handles.keep(path, &file, writable, absent);
-        Ok(Arc::new(OpenFile(file)))
+        Ok(Arc::new(self.opened(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _inside = self.gate.enter()?;
         let (from_parent, from_name) = self.parent(from)?;
         let (to_parent, to_name) = self.parent(to)?;
         let renamed =
@@ -228,6 +247,7 @@ impl Storage for Directory {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let _inside = self.gate.enter()?;
         let (parent, name) = self.parent(path)?;
         let removed = rustix::fs::unlinkat(parent.as_fd(), name, AtFlags::empty());
         self.handles.forget(path);
@@ -235,6 +255,7 @@ impl Storage for Directory {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let _inside = self.gate.enter()?;
         let (parent, name) = self.parent(path)?;
         let removed = remove_tree(parent.as_fd(), name, DEPTH_MAX);
         self.handles.forget(path);
@@ -244,16 +265,23 @@ impl Storage for Directory {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.directory(path)?)?)
     }
+
+    fn release(&self) {
+        self.gate.close();
+    }
 }
 
 #[derive(Debug)]
-struct OpenFile(Arc<File>);
+struct OpenFile {
+    file: Arc<File>,
+    gate: Gate,
+}
 
 impl StorageFile for OpenFile {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
         while let Some(rest) = out.get_mut(read..).filter(|rest| !rest.is_empty()) {
-            match self.0.read_at(rest, offset + read as u64) {
+            match self.file.read_at(rest, offset + read as u64) {
                 Ok(0) => break,
                 Ok(more) => read += more,
                 Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
@@ -264,20 +292,22 @@ impl StorageFile for OpenFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        let _inside = self.gate.enter()?;
+        self.file.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
         // The length is synced with the bytes; only times are not.
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        let _inside = self.gate.enter()?;
+        self.file.set_len(length)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where histories keep their files: a private directory behind a trait, so that tests can fail, tear and forget every operation.
 
+mod aside;
 mod directory;
+mod gate;
 mod handles;
 mod lock;
 
@@ -9,6 +11,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use aside::{aside, clear_name, remove_any, set_aside};
+pub use aside::{open_to_write, replace};
 pub use directory::{Directory, OpenError};
 
 use rustix::io::Errno;
@@ -61,6 +65,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the system says.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Leaves the directory to another program: from here on nothing is written through this one, and what is tried fails with
+    /// [`io::ErrorKind::ReadOnlyFilesystem`]; reading goes on. Waits for what is being written.
+    fn release(&self) {}
 }
 
 /// Whether an error says nothing about the file: it may well be good, and there the next time.

@@ -75,6 +75,23 @@ fn an_identity_lives_from_invite_to_revocation() {
 }
 
 #[test]
+fn what_was_renewed_while_the_clock_was_ahead_is_good_when_it_is_right_again() {
+    let house = House::new();
+    let config = house.active("branch-1");
+    let active = Identity::load(&config, Role::Client, house.now).unwrap();
+    let ahead = house.now + 300 * DAY;
+    let renewed = house.renew(&config, &active, ahead);
+    assert_ne!(renewed.own.serial, active.own.serial);
+    assert_eq!(renewed.own.not_before, active.own.not_before);
+    let again = Identity::load(&config, Role::Client, house.now).unwrap();
+    assert_eq!(again.own, renewed.own);
+    // Its life is that of any other, however long ago its first one began.
+    let third = 365 * DAY / 3;
+    assert!(!again.own.needs_renewal(again.own.not_after - third));
+    assert!(again.own.needs_renewal(again.own.not_after - third + DAY));
+}
+
+#[test]
 fn everything_private_is_private() {
     let house = House::new();
     house.join("branch-1");

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::metric::Measure;
-use super::place::{Place, Side};
+use super::place::{LineKind, Place, Side};
 use super::process::Process;
 use crate::pair::Programs;
 
@@ -102,14 +102,31 @@ impl Rival {
         }
     }
 
-    /// Why a load is not put on it, if so.
-    pub(super) const fn spared(self, measure: Measure) -> Option<&'static str> {
+    /// Why a load is not put on it there, if so.
+    pub(super) fn spared(self, line: LineKind, measure: Measure) -> Option<&'static str> {
         match (self, measure) {
+            (Self::Own(_), Measure::Memory | Measure::Crowd) => {
+                Some("those settings are about the processor")
+            }
             (Self::Wanproxy | Self::Own(_), _) => None,
             (_, Measure::Warm) => Some("it remembers nothing: the same as before"),
             (_, Measure::Crowd) => Some("only our own edges are asked for that many"),
             (Self::Direct | Self::DirectBbr, Measure::Memory) => Some("no program"),
+            (Self::Ssh | Self::Kcptun, _) => None,
+            (_, Measure::Cold) if line != LineKind::Loopback => {
+                Some("it compresses nothing: the same as random")
+            }
             _ => None,
+        }
+    }
+
+    /// Whether it is compared on `line`: settings of our own edges are about the processor, which is not what a slow line waits for, and congestion
+    /// control has nothing to do on loopback.
+    pub(super) fn is_for(self, line: LineKind) -> bool {
+        match self {
+            Self::Own(_) => line == LineKind::Loopback,
+            Self::DirectBbr => line != LineKind::Loopback,
+            _ => true,
         }
     }
 

@@ -107,6 +107,32 @@ fn another_size_changes_rooms_in_proportion_but_quotas_only_as_far_as_they_must(
 }
 
 #[test]
+fn who_was_squeezed_by_a_smaller_size_gets_a_room_with_a_larger_one() {
+    for lean in [Lean::Sending, Lean::Receiving] {
+        let mut rooms = Rooms::new(lean, GIB, 0);
+        rooms.reserve("a", "", None);
+        rooms.reserve("a", "c:x", None);
+        let share = rooms.peers().map(|(_, bytes)| bytes).sum::<u64>();
+        for tiny in [0, 1, MIB] {
+            rooms.resize(tiny, |_| None);
+            assert!(rooms.peers().all(|(_, bytes)| bytes <= tiny));
+            rooms.resize(GIB, |_| None);
+            let back = rooms.peers().map(|(_, bytes)| bytes).sum::<u64>();
+            assert!(back.abs_diff(share) <= GIB / 1000, "{tiny}: {back}");
+            let (one, two) = (reserved(rooms.of("a", "")), reserved(rooms.of("a", "c:x")));
+            assert!(one >= back / 2 && two >= back / 20, "{tiny}: {one}, {two}");
+            assert!(one + two <= back);
+        }
+    }
+    // A quota is kept to, also by the domains.
+    let mut rooms = Rooms::new(Lean::Sending, GIB, 0);
+    rooms.reserve("a", "", Some(64 * MIB));
+    rooms.resize(0, |_| Some(64 * MIB));
+    rooms.resize(GIB, |_| Some(64 * MIB));
+    assert_eq!(reserved(rooms.of("a", "")), 56 * MIB);
+}
+
+#[test]
 fn rooms_of_an_earlier_start_are_found_again_and_never_exceed_the_size() {
     let mut rooms = Rooms::new(Lean::Sending, 4 * GIB, 0);
     rooms.restore_peer("a", 3 * GIB, None);

@@ -152,6 +152,7 @@ fn a_job_for_a_runtime_that_has_ended_is_stopped_and_not_forgotten() {
             threads: NonZeroUsize::MIN,
             queue_limit: NonZeroUsize::MIN,
             second_limit: None,
+            thread_start: None,
         },
     );
     let (sender, receiver) = mpsc::channel();

@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use codec::frame::Target;
 use edge::config::parse_host_name;
+use edge::lan::{Introduction, LanStream};
 use edge::os;
 use edge::users::Users;
 use hyper::body::Incoming;
@@ -26,7 +27,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 
 use super::carry::close_after_reply;
 use super::{Service, Uplink};
@@ -44,7 +44,7 @@ const HTTP_PORT: u16 = 80;
 
 /// One application's connection.
 struct Proxy {
-    application: SocketAddr,
+    introduction: Introduction,
     service: Arc<Service>,
     uplink: Arc<Uplink>,
     started: Instant,
@@ -52,14 +52,14 @@ struct Proxy {
 
 /// Serves one connection to its end, and what was CONNECTed over it.
 pub(super) async fn serve(
-    socket: TcpStream,
-    application: SocketAddr,
+    socket: LanStream,
+    introduction: Introduction,
     service: Arc<Service>,
     uplink: Arc<Uplink>,
 ) {
     let socket = SharedSocket::new(socket);
     let proxy = Arc::new(Proxy {
-        application,
+        introduction,
         service,
         uplink,
         started: Instant::now(),
@@ -82,6 +82,7 @@ pub(super) async fn serve(
         .with_upgrades()
         .await;
     let Err(error) = served else { return };
+    let application = introduction.application;
     tracing::debug!(service = proxy.service.name, %application, %error, "HTTP connection ended");
     if error.is_parse() {
         // It has been told; closing with its bytes unread would destroy the answer.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use codec::frame::{Reason, Target};
-use edge::relay::{Outcome, Report, StreamIo, StreamReset};
+use edge::log::Ended;
+use edge::pace::paced;
+use edge::relay::{Outcome, Report, StreamIo, StreamReset, send_preface};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -18,7 +20,6 @@ use tunnel::handle::TunnelHandle;
 
 use super::Proxy;
 use super::answer::{Answer, refusal};
-use crate::listener::carry::{self, Ended};
 
 /// Headers that are between two neighbours only (RFC 9110, section 7.6.1). Transfer-Encoding is hyper's own business on either side.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -48,11 +49,13 @@ impl Proxy {
             return refusal::no_tunnel();
         };
         if let Err(reason) = stream.opened().await {
-            tracing::info!(service = self.service.name, application = %self.application, target_address = %target, ?reason, "stream refused");
+            tracing::info!(service = self.service.name, application = %self.introduction.application, target_address = %target, ?reason, "stream refused");
             return refusal::of(reason);
         }
         let end = stream.end();
         let (send, receive) = stream.split();
+        let (mut send, receive) = paced(send, receive, std::slice::from_ref(&self.service.pace));
+        send_preface(&mut send, self.introduction.preface()).await;
         let stream = StreamIo::new(send, receive);
         let carried = stream.carried();
         let started = Instant::now();
@@ -70,13 +73,13 @@ impl Proxy {
             };
             let tunnel: TunnelHandle = tunnel;
             let ended = Ended {
-                service: &self.service,
-                application: self.application,
+                service: &self.service.name,
+                application: self.introduction.application,
                 target: &target,
                 tunnel: &tunnel,
                 started,
             };
-            carry::log_end(ended, end, &report).await;
+            ended.log(end, &report).await;
         });
         // The sender goes with this function, and the stream ends behind the answer.
         match sender.send_request(request).await {

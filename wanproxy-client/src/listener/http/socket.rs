@@ -7,21 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes};
+use edge::lan::LanStream;
 use edge::os;
 use edge::relay::LanSocket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// See the module. Closed with its last holder.
 #[derive(Clone, Debug)]
-pub(super) struct SharedSocket(Arc<TcpStream>);
+pub(super) struct SharedSocket(Arc<LanStream>);
 
 impl SharedSocket {
-    pub(super) fn new(socket: TcpStream) -> Self {
+    pub(super) fn new(socket: LanStream) -> Self {
         Self(Arc::new(socket))
     }
 
-    pub(super) fn get(&self) -> &TcpStream {
+    pub(super) fn get(&self) -> &LanStream {
         &self.0
     }
 
@@ -66,7 +66,7 @@ impl AsyncWrite for SharedSocket {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write_vectored(slices) {
+            match self.0.try_write(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
@@ -89,7 +89,7 @@ impl AsyncWrite for SharedSocket {
 /// A socket of which some bytes were read already.
 #[derive(Debug)]
 pub(super) struct EarlySocket {
-    socket: Arc<TcpStream>,
+    socket: Arc<LanStream>,
     early: Mutex<Bytes>,
 }
 
@@ -124,7 +124,7 @@ impl LanSocket for EarlySocket {
     }
 
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.socket.try_write_vectored(slices)
+        self.socket.try_write(slices)
     }
 
     fn shutdown_write(&self) -> io::Result<()> {
@@ -140,7 +140,7 @@ impl LanSocket for EarlySocket {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -150,7 +150,7 @@ mod tests {
         let mut application = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        let socket = SharedSocket::new(listener.accept().await.unwrap().0);
+        let socket = SharedSocket::new(listener.accept().await.unwrap().0.into());
         application.write_all(b" and late").await.unwrap();
         let socket = socket.with_early(Bytes::from_static(b"early"));
         let mut read = Vec::new();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use codec::frame::Target;
-use edge::relay::relay;
+use edge::log::Ended;
+use edge::pace::paced;
+use edge::relay::{relay, send_preface};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::upgrade::{self, OnUpgrade};
@@ -14,7 +16,6 @@ use tunnel::stream::StreamHandle;
 use super::Proxy;
 use super::answer::{Answer, connected, refusal};
 use super::socket::SharedSocket;
-use crate::listener::carry::{self, Ended};
 
 impl Proxy {
     /// Answers when the target has, so that 200 means a connection.
@@ -27,7 +28,7 @@ impl Proxy {
             return refusal::no_tunnel();
         };
         if let Err(reason) = stream.opened().await {
-            tracing::info!(service = self.service.name, application = %self.application, target_address = %target, ?reason, "stream refused");
+            tracing::info!(service = self.service.name, application = %self.introduction.application, target_address = %target, ?reason, "stream refused");
             return refusal::of(reason);
         }
         let upgrade = upgrade::on(&mut request);
@@ -55,14 +56,16 @@ impl Proxy {
         let socket = parts.io.into_inner().with_early(parts.read_buf);
         let end = stream.end();
         let (send, receive) = stream.split();
+        let (mut send, receive) = paced(send, receive, std::slice::from_ref(&self.service.pace));
+        send_preface(&mut send, self.introduction.preface()).await;
         let report = relay(socket, send, receive).await;
         let ended = Ended {
-            service: &self.service,
-            application: self.application,
+            service: &self.service.name,
+            application: self.introduction.application,
             target: &target,
             tunnel: &tunnel,
             started: self.started,
         };
-        carry::log_end(ended, end, &report).await;
+        ended.log(end, &report).await;
     }
 }

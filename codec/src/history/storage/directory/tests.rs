@@ -215,3 +215,43 @@ fn a_file_that_is_cut_while_it_is_read_ends_there() {
     assert_eq!(file.read_at(&mut bytes, 65_536).unwrap(), 70_000 - 65_536);
     assert_eq!(file.read_at(&mut bytes, 100_000).unwrap(), 0);
 }
+
+#[test]
+fn a_directory_that_was_left_to_another_program_can_be_read_and_not_written() {
+    let Place {
+        outside: _outside,
+        root,
+        directory,
+    } = place();
+    directory.create_dir(Path::new("x")).unwrap();
+    write(&directory, "x/file", b"bytes").unwrap();
+    let file = directory.open(Path::new("x/file"), Open::Write).unwrap();
+    assert!(matches!(
+        Directory::open(&root),
+        Err(OpenError::InUse { .. })
+    ));
+    directory.release();
+    let successor = Directory::open(&root).unwrap();
+    let refused = [
+        file.write_at(b"more", 0),
+        file.set_length(0),
+        write(&directory, "x/new", b"new"),
+        write(&directory, "x/file", b"old"),
+        directory.create_dir(Path::new("y")),
+        directory.rename(Path::new("x/file"), Path::new("x/other")),
+        directory.remove_file(Path::new("x/file")),
+        directory.remove_dir_all(Path::new("x")),
+    ];
+    for error in refused {
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+    assert_eq!(read(&directory, "x/file").unwrap(), b"bytes");
+    write(&successor, "x/file", b"BYTES").unwrap();
+    assert_eq!(read(&directory, "x/file").unwrap(), b"BYTES");
+    // Twice is no harm, and does not take the successor's lock.
+    directory.release();
+    assert!(matches!(
+        Directory::open(&root),
+        Err(OpenError::InUse { .. })
+    ));
+}

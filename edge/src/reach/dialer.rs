@@ -1,20 +1,23 @@
 //! Connects to targets: resolves names, checks every address, and dials the very addresses that were checked.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::parse_host_name;
+use crate::lan::LanStream;
+use crate::os;
+use crate::policy::{Denial, RuleSet};
 use codec::frame::{Reason, Target};
-use edge::config::parse_host_name;
-use edge::os;
-use edge::policy::{Denial, RuleSet};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tunnel::pool::Pools;
 use tunnel::resolve::{ResolveError, resolve};
 
-use crate::policy::Approval;
+use super::policy::{Approval, TcpApproval};
 
 /// Resolving and connecting together take no longer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,11 +25,14 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The next address is tried beside the one before after this time (RFC 8305, section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
+/// A Unix socket whose queue is full is asked again after this time, as no event says when it has room.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(20);
+
 /// A connected target.
 #[derive(Debug)]
 pub struct Dialed {
     /// The connection.
-    pub socket: TcpStream,
+    pub socket: LanStream,
     /// What was checked.
     pub approval: Approval,
 }
@@ -40,6 +46,11 @@ pub enum DialError {
     /// It is no target.
     #[error("it is no host name or has port 0")]
     BadTarget,
+    /// It cannot be reached from the application's address.
+    #[error(
+        "it has no address of the family of the application's own, which the connection shall come from"
+    )]
+    OtherFamily,
     /// Its name has no address.
     #[error("its name was not resolved: {0}")]
     Resolve(#[from] ResolveError),
@@ -53,11 +64,12 @@ impl DialError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Policy(_) => Reason::Policy,
-            Self::BadTarget => Reason::BadTarget,
+            Self::BadTarget | Self::OtherFamily => Reason::BadTarget,
             Self::Resolve(ResolveError::PoolStopped) => Reason::GoingAway,
             Self::Resolve(_) => Reason::NameNotResolved,
             Self::Connect(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused => Reason::Refused,
+                // The file of a Unix socket that is not there is like a port at which nobody listens.
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Reason::Refused,
                 io::ErrorKind::TimedOut => Reason::TimedOut,
                 io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
                     Reason::NetworkUnreachable
@@ -84,16 +96,33 @@ fn is_out_of_resources(error: &io::Error) -> bool {
             .is_some_and(|code| NO_DESCRIPTORS.contains(&code))
 }
 
+/// Addresses that are on their way.
+type Resolving<'a> =
+    Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, ResolveError>> + Send + 'a>>;
+
+/// Who knows the addresses of names.
+trait Resolver: Send + Sync {
+    /// The addresses of `name`, with this port. What it says now need not be what it says next.
+    fn addresses<'a>(&'a self, name: &'a str, port: u16) -> Resolving<'a>;
+}
+
+/// The system's resolver, in pool `resolve`.
+impl Resolver for Pools {
+    fn addresses<'a>(&'a self, name: &'a str, port: u16) -> Resolving<'a> {
+        Box::pin(async move { resolve(&self.resolve, &format!("{name}:{port}")).await })
+    }
+}
+
 /// Dials targets for clients.
 #[derive(Clone)]
 pub struct Dialer {
-    pools: Arc<Pools>,
+    resolver: Arc<dyn Resolver>,
 }
 
 impl Dialer {
     /// Names are resolved in pool `resolve`.
     pub fn new(pools: Arc<Pools>) -> Self {
-        Self { pools }
+        Self { resolver: pools }
     }
 
     /// Connects to `target` as `rules` allow, within ten seconds.
@@ -101,13 +130,31 @@ impl Dialer {
     /// # Errors
     /// Refused by the policy, or not reached.
     pub async fn dial(&self, target: &Target, rules: &RuleSet) -> Result<Dialed, DialError> {
+        self.dial_from(target, rules, None).await
+    }
+
+    /// The same from `source`, which may be another machine's address; the port is this machine's choice.
+    ///
+    /// # Errors
+    /// As [`dial`](Self::dial), and without `CAP_NET_ADMIN`.
+    pub async fn dial_from(
+        &self,
+        target: &Target,
+        rules: &RuleSet,
+        source: Option<IpAddr>,
+    ) -> Result<Dialed, DialError> {
         let timed_out = || DialError::Connect(io::ErrorKind::TimedOut.into());
-        tokio::time::timeout(DIAL_TIMEOUT, self.dial_untimed(target, rules))
+        tokio::time::timeout(DIAL_TIMEOUT, self.dial_untimed(target, rules, source))
             .await
             .unwrap_or_else(|_| Err(timed_out()))
     }
 
-    async fn dial_untimed(&self, target: &Target, rules: &RuleSet) -> Result<Dialed, DialError> {
+    async fn dial_untimed(
+        &self,
+        target: &Target,
+        rules: &RuleSet,
+        source: Option<IpAddr>,
+    ) -> Result<Dialed, DialError> {
         let (name, addresses) = match destination(target)? {
             Destination::Address(address) => {
                 rules
@@ -115,9 +162,21 @@ impl Dialer {
                     .map_err(DialError::Policy)?;
                 (None, vec![address])
             }
+            Destination::Unix(path) => {
+                rules.check_unix(&path).map_err(DialError::Policy)?;
+                if source.is_some() {
+                    return Err(DialError::OtherFamily);
+                }
+                let socket = connect_unix(&path).await.map_err(DialError::Connect)?;
+                return Ok(Dialed {
+                    socket: socket.into(),
+                    approval: Approval::Unix(path),
+                });
+            }
             Destination::Name(name, port) => {
                 let grant = rules.check_name(&name, port).map_err(DialError::Policy)?;
-                let resolved = resolve(&self.pools.resolve, &format!("{name}:{port}")).await?;
+                // Asked once: what is dialed are addresses that were checked, whatever the name means by then.
+                let resolved = self.resolver.addresses(&name, port).await?;
                 let mut denial = Denial::NotAllowed;
                 let mut allowed = Vec::with_capacity(resolved.len());
                 for address in resolved {
@@ -132,13 +191,21 @@ impl Dialer {
                 (Some(name), alternating(allowed))
             }
         };
-        let (socket, address) = connect_any(addresses).await.map_err(DialError::Connect)?;
-        if let Err(error) = os::tune_lan(&socket) {
-            tracing::debug!(%error, %address, "socket options were not taken");
+        let addresses = of_family(addresses, source);
+        if addresses.is_empty() {
+            return Err(DialError::OtherFamily);
         }
+        let connected = connect_any(addresses, source).await;
+        let (socket, address) = connected.map_err(DialError::Connect)?;
+        let socket = LanStream::from(socket);
+        socket.tune();
         Ok(Dialed {
             socket,
-            approval: Approval { name, address },
+            approval: Approval::Tcp(TcpApproval {
+                name,
+                address,
+                source,
+            }),
         })
     }
 }
@@ -146,12 +213,14 @@ impl Dialer {
 enum Destination {
     Address(SocketAddr),
     Name(String, u16),
+    Unix(String),
 }
 
 /// What the target means. An address written as a name is an address, so that no rule about names can be met by it.
 fn destination(target: &Target) -> Result<Destination, DialError> {
     let destination = match target {
         Target::Address(address) => Destination::Address(*address),
+        Target::Unix(path) => Destination::Unix(path.clone()),
         Target::Name { host, port } => match host.parse::<IpAddr>() {
             Ok(ip) => Destination::Address(SocketAddr::new(ip, *port)),
             Err(_) => Destination::Name(
@@ -183,17 +252,52 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
+/// Those that can be reached from `source`.
+fn of_family(addresses: Vec<SocketAddr>, source: Option<IpAddr>) -> Vec<SocketAddr> {
+    let Some(source) = source else {
+        return addresses;
+    };
+    let canonical = addresses.into_iter().map(os::canonical);
+    canonical
+        .filter(|address| address.is_ipv4() == source.is_ipv4())
+        .collect()
+}
+
+async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    match source {
+        None => TcpStream::connect(address).await,
+        Some(source) => os::connect_from(source, address).await,
+    }
+}
+
+async fn connect_unix(path: &str) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(FULL_QUEUE_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Connects to whichever address answers first, starting with the first ones.
-async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
+async fn connect_any(
+    addresses: Vec<SocketAddr>,
+    source: Option<IpAddr>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    if let &[address] = addresses.as_slice() {
+        // Nothing to race: no task, and no hop to its thread and back.
+        return Ok((connect(address, source).await?, address));
+    }
     let mut waiting = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut worst: Option<io::Error> = None;
     loop {
         if let Some(address) = waiting.next() {
             attempts.spawn(async move {
-                TcpStream::connect(address)
-                    .await
-                    .map(|socket| (socket, address))
+                let connected = connect(address, source).await;
+                connected.map(|socket| (socket, address))
             });
         }
         let more = waiting.len() > 0;
@@ -232,11 +336,16 @@ fn weight(error: &io::Error) -> u8 {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::collections::VecDeque;
     use std::num::NonZeroUsize;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::net::TcpListener;
     use tokio::runtime::Handle;
     use tunnel::pool::PoolsConfig;
+
+    use crate::policy::SpecialKind;
 
     use super::*;
 
@@ -284,22 +393,27 @@ mod tests {
             .unwrap();
         assert_eq!(
             dialed.approval,
-            Approval {
+            Approval::Tcp(TcpApproval {
                 name: None,
-                address
-            }
+                address,
+                source: None
+            })
         );
-        assert!(dialed.socket.nodelay().unwrap());
+        let LanStream::Tcp(socket) = &dialed.socket else {
+            panic!("a connection over TCP")
+        };
+        assert!(socket.nodelay().unwrap());
         let dialed = dialer
             .dial(&name("127.0.0.1", address.port()), &rules)
             .await
             .unwrap();
         assert_eq!(
             dialed.approval,
-            Approval {
+            Approval::Tcp(TcpApproval {
                 name: None,
-                address
-            }
+                address,
+                source: None
+            })
         );
         let dialed = dialer
             .dial(&name("LocalHost.", address.port()), &rules)
@@ -307,11 +421,34 @@ mod tests {
             .unwrap();
         assert_eq!(
             dialed.approval,
-            Approval {
+            Approval::Tcp(TcpApproval {
                 name: Some("localhost".to_owned()),
-                address
-            }
+                address,
+                source: None
+            })
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_unix_socket_is_connected_to_by_a_rule_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let path = path.to_str().unwrap().to_owned();
+        let target = Target::Unix(path.clone());
+        let dialer = dialer();
+        let own = rules(&[&format!("unix:{path}")]);
+        let reason =
+            async |rules: &RuleSet| dialer.dial(&target, rules).await.unwrap_err().reason();
+        assert_eq!(reason(&own).await, Reason::Refused);
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let others = rules(&["0.0.0.0/0:*", "unix:/run/other"]);
+        assert_eq!(reason(&others).await, Reason::Policy);
+        let dialed = dialer.dial(&target, &own).await.unwrap();
+        assert_eq!(dialed.approval, Approval::Unix(path));
+        listener.accept().await.unwrap();
+        let source = Some("10.0.0.1".parse().unwrap());
+        let error = dialer.dial_from(&target, &own, source).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::BadTarget);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -344,6 +481,83 @@ mod tests {
             matches!(error, DialError::Policy(Denial::NotAllowed)),
             "{error}"
         );
+    }
+
+    /// A name server whose answers change from question to question.
+    #[derive(Default)]
+    struct Changing {
+        answers: Mutex<VecDeque<Vec<IpAddr>>>,
+        asked: AtomicUsize,
+    }
+
+    impl Changing {
+        fn says(answers: &[&[&str]]) -> Arc<Self> {
+            let parse = |answer: &&[&str]| answer.iter().map(|ip| ip.parse().unwrap()).collect();
+            Arc::new(Self {
+                answers: Mutex::new(answers.iter().map(parse).collect()),
+                asked: AtomicUsize::new(0),
+            })
+        }
+    }
+
+    impl Resolver for Changing {
+        fn addresses<'a>(&'a self, _name: &'a str, port: u16) -> Resolving<'a> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let answer = self.answers.lock().unwrap().pop_front();
+            Box::pin(async move {
+                let ips = answer.ok_or(ResolveError::NoAddress)?;
+                Ok(ips
+                    .into_iter()
+                    .map(|ip| SocketAddr::new(ip, port))
+                    .collect())
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_between_the_check_and_the_dial_reaches_what_was_checked() {
+        let allowed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = allowed.local_addr().unwrap().port();
+        let forbidden = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let by_network = rules(&["127.0.0.1:*"]);
+        let by_name = RuleSet::new(
+            &["a.example:*", "127.0.0.0/8:*"].map(|rule| rule.parse().unwrap()),
+            &["127.0.0.2:*"].map(|rule| rule.parse().unwrap()),
+        );
+        for (rules, why) in [
+            (by_network, Denial::Special(SpecialKind::Loopback)),
+            (by_name, Denial::Denied),
+        ] {
+            // The first address is the forbidden one, so that an order without a check would dial it.
+            let resolver = Changing::says(&[
+                &["127.0.0.2", "::ffff:127.0.0.2", "127.0.0.1"],
+                &["127.0.0.2"],
+                &["::ffff:127.0.0.2", "64:ff9b::127.0.0.2"],
+            ]);
+            let dialer = Dialer {
+                resolver: resolver.clone(),
+            };
+            let target = name("a.example", port);
+            let dialed = dialer.dial(&target, &rules).await.unwrap();
+            let address = allowed.local_addr().unwrap();
+            assert!(matches!(dialed.approval, Approval::Tcp(ref tcp) if tcp.address == address));
+            let LanStream::Tcp(socket) = dialed.socket else {
+                panic!("no TCP");
+            };
+            assert_eq!(socket.peer_addr().unwrap(), address);
+            assert_eq!(resolver.asked.load(Ordering::Relaxed), 1, "asked again");
+            allowed.accept().await.unwrap();
+            for asked in [2, 3] {
+                let error = dialer.dial(&target, &rules).await.unwrap_err();
+                assert!(
+                    matches!(error, DialError::Policy(denial) if denial == why),
+                    "{error}"
+                );
+                assert_eq!(resolver.asked.load(Ordering::Relaxed), asked);
+            }
+        }
+        let reached = tokio::time::timeout(Duration::ZERO, forbidden.accept()).await;
+        assert!(reached.is_err(), "the forbidden address was dialed");
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -412,13 +626,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = listener.local_addr().unwrap();
         let (_held, bad) = refusing();
-        assert_eq!(connect_any(vec![bad, bad, good]).await.unwrap().1, good);
         assert_eq!(
-            connect_any(vec![bad, bad]).await.unwrap_err().kind(),
+            connect_any(vec![bad, bad, good], None).await.unwrap().1,
+            good
+        );
+        assert_eq!(
+            connect_any(vec![bad, bad], None).await.unwrap_err().kind(),
             io::ErrorKind::ConnectionRefused
         );
         assert_eq!(
-            connect_any(Vec::new()).await.unwrap_err().kind(),
+            connect_any(Vec::new(), None).await.unwrap_err().kind(),
             io::ErrorKind::HostUnreachable
         );
     }

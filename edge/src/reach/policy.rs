@@ -1,4 +1,4 @@
-//! What each client may do: its rules, and its limits on streams.
+//! What each peer may do: its rules, and its limits on streams.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,9 +6,12 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use edge::config::{ClientPolicyConfig, Size};
-use edge::identity::NamePattern;
-use edge::policy::{Denial, NameGrant, RuleSet};
+use crate::config::{
+    AcceptConfig, ClientPolicyConfig, DEFAULT_MAX_STREAMS, DEFAULT_NEW_STREAMS_PER_SECOND, Network,
+    Rate, Size,
+};
+use crate::identity::NamePattern;
+use crate::policy::{Denial, NameGrant, RuleSet, is_ordinary};
 use tunnel::histories::QuotaOf;
 
 /// The `[[client]]` sections of one configuration. Replaced as a whole on a reload.
@@ -22,10 +25,14 @@ pub struct Policy {
 pub struct ClientPolicy {
     /// Which targets it may reach.
     pub rules: RuleSet,
+    /// Networks whose addresses its connections may come from.
+    pub source: Vec<Network>,
     /// Streams open at a time.
     pub max_streams: NonZeroU32,
     /// Streams opened in a second.
     pub new_streams_per_second: NonZeroU32,
+    /// What its streams may carry together, each direction on its own.
+    pub rate: Option<Rate>,
 }
 
 impl Policy {
@@ -34,13 +41,31 @@ impl Policy {
         let client = |section: &ClientPolicyConfig| {
             let policy = ClientPolicy {
                 rules: RuleSet::new(&section.allow, &section.deny),
+                source: section.source.clone(),
                 max_streams: section.max_streams,
                 new_streams_per_second: section.new_streams_per_second,
+                rate: section.rate,
             };
             (section.name.clone(), Arc::new(policy))
         };
         Self {
             clients: sections.iter().map(client).collect(),
+        }
+    }
+
+    /// What a client edge lets its server reach, within the limits that a server gives a client by default.
+    pub fn of_accept(accept: &AcceptConfig) -> Self {
+        let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        let policy = ClientPolicy {
+            rules: RuleSet::new(&accept.allow, &accept.deny),
+            // Reverse listeners do not say whose connections they carry.
+            source: Vec::new(),
+            max_streams: number(DEFAULT_MAX_STREAMS),
+            new_streams_per_second: number(DEFAULT_NEW_STREAMS_PER_SECOND),
+            rate: None,
+        };
+        Self {
+            clients: vec![(NamePattern::every(), Arc::new(policy))],
         }
     }
 
@@ -52,12 +77,42 @@ impl Policy {
             .map(|(_, policy)| policy)
     }
 
+    /// The rate of a client, if it has one.
+    pub fn rate_of(&self, client: &str) -> Option<Rate> {
+        self.of(client)?.rate
+    }
+
     /// Would a stream that was approved before be approved now?
     ///
     /// # Errors
     /// Why not.
     pub fn recheck(&self, client: &str, approval: &Approval) -> Result<(), Denial> {
-        approval.check(&self.of(client).ok_or(Denial::NotAllowed)?.rules)
+        let policy = self.of(client).ok_or(Denial::NotAllowed)?;
+        match approval {
+            Approval::Unix(path) => policy.rules.check_unix(path),
+            Approval::Tcp(approval) => {
+                approval
+                    .source
+                    .map_or(Ok(()), |source| policy.check_source(source))?;
+                approval.check(&policy.rules)
+            }
+        }
+    }
+}
+
+impl ClientPolicy {
+    /// May a connection come from this address?
+    ///
+    /// # Errors
+    /// It is not the client's to use. No `source` makes loopback and its like anybody's.
+    pub fn check_source(&self, source: IpAddr) -> Result<(), Denial> {
+        let source = source.to_canonical();
+        let named = self.source.iter().any(|network| network.contains(source));
+        if named && is_ordinary(source) {
+            Ok(())
+        } else {
+            Err(Denial::Source)
+        }
     }
 }
 
@@ -75,14 +130,25 @@ pub fn history_quotas(sections: &[ClientPolicyConfig]) -> QuotaOf {
 
 /// What was approved for a running stream, so that a new policy can be asked about it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Approval {
+pub enum Approval {
+    /// A connection over TCP.
+    Tcp(TcpApproval),
+    /// One to the Unix socket of this path.
+    Unix(String),
+}
+
+/// What was approved for a connection over TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpApproval {
     /// The name that the client asked for, if it asked by name.
     pub name: Option<String>,
     /// The address that was checked and dialed.
     pub address: SocketAddr,
+    /// The address that it was dialed from, where the client has said it.
+    pub source: Option<IpAddr>,
 }
 
-impl Approval {
+impl TcpApproval {
     fn check(&self, rules: &RuleSet) -> Result<(), Denial> {
         let (ip, port): (IpAddr, u16) = (self.address.ip(), self.address.port());
         match &self.name {
@@ -190,7 +256,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use edge::config::ServerConfig;
+    use crate::config::ServerConfig;
 
     use super::*;
 
@@ -204,10 +270,41 @@ mod tests {
     }
 
     fn approval(name: Option<&str>, address: &str) -> Approval {
-        Approval {
+        Approval::Tcp(TcpApproval {
             name: name.map(str::to_owned),
             address: address.parse().unwrap(),
+            source: None,
+        })
+    }
+
+    #[test]
+    fn a_client_speaks_for_its_own_addresses_only() {
+        let policy = policy(
+            "[[client]]\nname = \"*\"\nallow = [\"10.0.0.0/8:*\"]\nsource = [\"192.168.1.0/24\", \"127.0.0.0/8\", \"2001:db8:1::/48\"]\n",
+        );
+        let client = policy.of("branch-1").unwrap();
+        for own in ["192.168.1.9", "::ffff:192.168.1.9", "2001:db8:1::9"] {
+            assert_eq!(client.check_source(own.parse().unwrap()), Ok(()), "{own}");
         }
+        for other in [
+            "192.168.2.9",
+            "127.0.0.1",
+            "2001:db8:2::9",
+            "::ffff:10.0.0.1",
+        ] {
+            let checked = client.check_source(other.parse().unwrap());
+            assert_eq!(checked, Err(Denial::Source), "{other}");
+        }
+        let from = |source: &str| {
+            Approval::Tcp(TcpApproval {
+                name: None,
+                address: "10.0.0.1:80".parse().unwrap(),
+                source: Some(source.parse().unwrap()),
+            })
+        };
+        let checked = policy.recheck("branch-1", &from("192.168.2.9"));
+        assert_eq!(checked, Err(Denial::Source));
+        assert_eq!(policy.recheck("branch-1", &from("192.168.1.9")), Ok(()));
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! Streams that clients open: admitted, dialed, carried, and asked about again when the policy changes.
+//! Streams that the other edge opens: admitted, dialed, carried, and asked about again when the policy changes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::frame::Reason;
-use edge::log::{StreamLine, Throttle};
-use edge::metrics::Sources;
-use edge::relay::relay;
+use crate::log::{StreamLine, Throttle};
+use crate::metrics::Sources;
+use crate::pace::{Pace, Paces, paced};
+use crate::relay::relay;
+use codec::frame::{Reason, Target};
 use tokio::sync::{mpsc, watch};
 use tunnel::stream::IncomingStream;
 
-use crate::dialer::{DialError, Dialed, Dialer};
-use crate::policy::{Admission, Approval, Place, Policy};
+use super::dialer::{DialError, Dialed, Dialer};
+use super::policy::{Admission, Approval, ClientPolicy, Place, Policy};
 
 /// A client's refusals for one reason are logged once in this time.
 const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(60);
@@ -23,22 +25,22 @@ pub struct Streams {
     dialer: Dialer,
     sources: Arc<Sources>,
     throttle: Throttle<(Arc<str>, &'static str)>,
+    paces: Paces,
     carrying: mpsc::Sender<()>,
 }
 
 impl Streams {
-    /// Serves streams as `policy` allows. The receiver ends when this and all its streams are gone.
-    pub fn new(policy: Policy, sources: Arc<Sources>) -> (Arc<Self>, mpsc::Receiver<()>) {
-        let (carrying, all_done) = mpsc::channel(1);
-        let streams = Self {
+    /// Serves streams as `policy` allows. `carrying` is held by this and by each of its streams.
+    pub fn new(policy: Policy, sources: Arc<Sources>, carrying: mpsc::Sender<()>) -> Arc<Self> {
+        Arc::new(Self {
             policy: watch::Sender::new(Arc::new(policy)),
             admission: Arc::default(),
             dialer: Dialer::new(sources.pools.clone()),
             sources,
             throttle: Throttle::new(REFUSAL_LOG_PERIOD),
+            paces: Paces::default(),
             carrying,
-        };
-        (Arc::new(streams), all_done)
+        })
     }
 
     /// Serves what arrives, until nobody can send any more.
@@ -51,8 +53,16 @@ impl Streams {
         });
     }
 
-    /// Uses another policy. Running streams that it does not allow are reset.
+    /// The rate that all streams of a peer keep to, whichever side has opened them.
+    pub fn pace_of(&self, peer: &str) -> Arc<Pace> {
+        let pace = self.paces.of(peer);
+        pace.set_rate(self.policy.borrow().rate_of(peer));
+        pace
+    }
+
+    /// Uses another policy. Running streams that it does not allow are reset, and keep to its rates.
     pub fn set_policy(&self, policy: Policy) {
+        self.paces.set_all(|peer| policy.rate_of(peer));
         let _ = self.policy.send_replace(Arc::new(policy));
     }
 
@@ -72,17 +82,18 @@ impl Streams {
         };
         let Dialed { socket, approval } = dialed;
         let service = incoming.open.service.clone();
-        let Some(stream) = incoming.accept(socket.local_addr().ok()) else {
+        let Some(stream) = incoming.accept(socket.local_address()) else {
             return;
         };
         let end = stream.end();
         let (send, receive) = stream.split();
+        let (send, receive) = paced(send, receive, &[self.pace_of(&client)]);
         let report = tokio::select! {
             report = relay(socket, send, receive) => report,
             // Dropping the relay resets the stream and breaks the target's connection.
             why = forbidden(&mut policy, &client, &approval) => {
                 self.sources.refusals.count(why);
-                tracing::warn!(client = &*client, target_address = target, why, "stream reset: the new policy does not allow it");
+                tracing::warn!(peer = &*client, target_address = target, why, "stream reset: the new policy does not allow it");
                 return;
             }
         };
@@ -117,8 +128,12 @@ impl Streams {
             why: format!("{} is met", limit.label()),
             reason: Reason::Limit,
         })?;
+        let source = incoming
+            .open
+            .source
+            .map(|source| source.ip().to_canonical());
         let dialed = tokio::select! {
-            dialed = self.dialer.dial(&incoming.open.target, &client.rules) => dialed,
+            dialed = self.dial(&incoming.open.target, client, source) => dialed,
             reason = incoming.cancelled() => return Err(Refused { label: None, why: "the client gave it up".to_owned(), reason }),
         };
         match dialed {
@@ -137,6 +152,18 @@ impl Streams {
         }
     }
 
+    async fn dial(
+        &self,
+        target: &Target,
+        client: &ClientPolicy,
+        source: Option<IpAddr>,
+    ) -> Result<Dialed, DialError> {
+        if let Some(source) = source {
+            client.check_source(source).map_err(DialError::Policy)?;
+        }
+        self.dialer.dial_from(target, &client.rules, source).await
+    }
+
     /// What the policy refuses is counted, and logged once a minute for each client and reason; what could not be reached is a line each.
     fn log_refusal(
         &self,
@@ -148,7 +175,7 @@ impl Streams {
         let (target, service) = (&incoming.open.target, &incoming.open.service);
         match label {
             None => {
-                tracing::info!(client = &**client, service, target_address = %target, why, "stream refused")
+                tracing::info!(peer = &**client, service, target_address = %target, why, "stream refused")
             }
             Some(label) => {
                 self.sources.refusals.count(label);
@@ -156,7 +183,7 @@ impl Streams {
                     .throttle
                     .admit(&(client.clone(), label), Instant::now())
                 {
-                    tracing::warn!(client = &**client, service, target_address = %target, reason = label, why, held_back, "stream refused by policy");
+                    tracing::warn!(peer = &**client, service, target_address = %target, reason = label, why, held_back, "stream refused by policy");
                 }
             }
         }
@@ -194,9 +221,9 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::path::Path;
 
-    use edge::config::ServerConfig;
-
+    use super::super::policy::TcpApproval;
     use super::*;
+    use crate::config::ServerConfig;
 
     fn policy(rule: &str) -> Arc<Policy> {
         let text = format!(
@@ -213,10 +240,11 @@ mod tests {
     async fn only_a_policy_that_forbids_a_running_stream_ends_it() {
         let sender = watch::Sender::new(policy("10.0.0.0/8:*"));
         let mut receiver = sender.subscribe();
-        let approval = Approval {
+        let approval = Approval::Tcp(TcpApproval {
             name: None,
             address: "10.0.0.1:80".parse().unwrap(),
-        };
+            source: None,
+        });
         let waiting =
             tokio::spawn(async move { forbidden(&mut receiver, "branch-1", &approval).await });
         let _ = sender.send_replace(policy("10.0.0.0/16:80"));

@@ -1,0 +1,13 @@
+//! The LAN side of services: their listening sockets, and how a reload changes them.
+
+mod introduction;
+mod listener;
+mod listeners;
+mod socket;
+mod stream;
+
+pub use introduction::Introduction;
+pub use listener::{Carry, Listener};
+pub use listeners::{Listeners, Prepared};
+pub use socket::LanListener;
+pub use stream::{Application, LanStream};
