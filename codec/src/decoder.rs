@@ -14,6 +14,7 @@ use crate::error::{DecodeError, Violation};
 use crate::frame::{REFUSE_LOST_MAX, RefuseReason};
 use crate::history::log::{Access, Standing};
 use crate::history::reader::{Reader, Unseen};
+use crate::policy::looks_like_noise;
 use crate::ranges::RangeSet;
 
 /// A decoded block.
@@ -271,15 +272,9 @@ impl Decoder {
         plain: Bytes,
         runs: Vec<Range<usize>>,
     ) -> bool {
+        let density = Density::of(header.body == BodyKind::Raw && looks_like_noise(&plain));
         let mut append = Append::new(header.stream, plain, runs);
-        append.scan(
-            if header.body == BodyKind::Raw {
-                Density::Sparse
-            } else {
-                Density::Dense
-            },
-            &mut self.appender,
-        );
+        append.scan(density, &mut self.appender);
         append.length() == span.length && domain.fill(Log::Mirror, span, &append)
     }
 }

@@ -51,14 +51,14 @@ const TAG_MASK: u64 = (1 << (u64::BITS - TAG_SHIFT)) - 1;
 const SAVED_LOW_BITS: u32 = u64::BITS - TAG_SHIFT + FIRST_BITS;
 const _: () = assert!(SAVED_LOW_BITS + SHARDS.ilog2() == u32::BITS);
 
-/// Every 32nd anchor is the fewest that are kept: one in 4 KiB, as dense as those of raw blocks, which are all kept.
+/// Every 32nd anchor is the fewest that are kept: one in 4 KiB, as dense as those of noise, which are all kept.
 const THINNING_MAX: u32 = 5;
 
 /// The bits of a key that never make an index leave its anchor out: all but those by which it thins.
 pub(crate) const NEVER_THINNED: u64 =
     !(((1 << THINNING_MAX) - 1) << (SAVED_LOW_BITS - THINNING_MAX));
 
-/// Bytes of a history for each of its anchors, over all: dense ones stand 144 bytes apart, those of raw blocks 4 KiB.
+/// Bytes of a history for each of its anchors, over all: dense ones stand 144 bytes apart, those of noise 4 KiB.
 const BYTES_PER_ANCHOR: u64 = 192;
 
 /// What is saved of a key.

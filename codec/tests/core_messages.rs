@@ -112,5 +112,5 @@ fn repeated_messages_are_copies_where_nothing_is_compressed() {
     let message = message.get(..4000).unwrap();
     let first = transfer(&mut client, &mut server, 1, message, 1 << 17);
     let again = transfer(&mut client, &mut server, 3, message, 1 << 17);
-    assert!(first >= 4000 && again < 200, "first {first}, again {again}");
+    assert!(first >= 4000 && again < 400, "first {first}, again {again}");
 }

@@ -5,6 +5,7 @@ mod core_pair;
 
 use bytes::Bytes;
 use codec::domain::Log;
+use codec::policy::Level;
 use core_pair::{End, agree, noise, pair, text, transfer};
 use std::sync::Arc;
 
@@ -28,6 +29,32 @@ fn random_bytes_cost_their_length_once_and_nothing_again() {
     let warm = transfer(&mut a, &mut b, 3, &plain, 1 << 17);
     assert!(cold < plain.len() as u64 * 10_005 / 10_000, "cold {cold}");
     assert!(warm < plain.len() as u64 / 500, "warm {warm}");
+}
+
+#[test]
+fn text_behind_noise_is_found_at_once() {
+    let [mut a, mut b] = pair(64 << 20);
+    let known = text(MIB, 1);
+    transfer(&mut a, &mut b, 1, &known, 1 << 17);
+    let fresh = noise(MIB, 2);
+    let both = [fresh.clone(), known].concat();
+    let wire = transfer(&mut a, &mut b, 3, &both, 1 << 17);
+    let most = fresh.len() as u64 * 1001 / 1000 + 4096;
+    assert!(wire < most, "{wire} bytes, {most} at most");
+}
+
+#[test]
+fn what_is_not_compressed_is_found_both_ways() {
+    let [mut a, mut b] = pair(64 << 20);
+    (a.level, b.level) = (Level::Off, Level::Off);
+    let plain = text(2 * MIB, 5);
+    let length = plain.len() as u64;
+    let first = transfer(&mut a, &mut b, 1, &plain, 1 << 17);
+    let again = transfer(&mut a, &mut b, 3, &plain, 1 << 17);
+    let back = transfer(&mut b, &mut a, 2, &plain, 1 << 17);
+    assert!(first > length / 2, "{first}: the text repeats itself");
+    assert!(again < length / 500, "again {again}");
+    assert!(back < length / 500, "back {back}");
 }
 
 #[test]

@@ -250,7 +250,7 @@ impl OnDisk {
     }
 
     pub fn keep(&self, cached_as: u64, page: u64, bytes: Bytes) {
-        self.cache.insert(cached_as, page, bytes);
+        self.cache.insert_written(cached_as, page, bytes);
     }
 
     /// The log was forgotten; its lock is held.

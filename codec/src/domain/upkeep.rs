@@ -169,8 +169,8 @@ impl Domain {
             }
         };
         let mut candidates = Vec::new();
-        Scanner::default().scan(&bytes, 0..bytes.len(), &mut candidates);
         let mut select = Selector::new(Density::Dense);
+        Scanner::default().scan(&bytes, 0..bytes.len(), select.density(), &mut candidates);
         let mut anchors = Vec::new();
         for candidate in candidates {
             let position = page * PAGE_BYTES + u64::from(candidate.end);

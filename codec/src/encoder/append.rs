@@ -69,7 +69,7 @@ impl Append {
             scratch.candidates.clear();
             scratch
                 .scanner
-                .scan(bytes, 0..bytes.len(), &mut scratch.candidates);
+                .scan(bytes, 0..bytes.len(), density, &mut scratch.candidates);
             let mut select = Selector::new(density);
             for candidate in scratch
                 .candidates

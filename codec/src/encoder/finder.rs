@@ -265,7 +265,7 @@ impl Finder {
         self.keys.clear();
         self.ends.clear();
         self.scanner
-            .scan(plain, range.clone(), &mut self.candidates);
+            .scan(plain, range.clone(), select.density(), &mut self.candidates);
         super::append::push_run(&mut self.scanned, range);
         for &candidate in &self.candidates {
             if candidate.sparse {

@@ -86,18 +86,14 @@ impl Encoder {
             .map(|(_, domain)| domain.as_ref());
         let plain = &request.plain;
         self.finder.clear();
-        let sparsely = request.habit.scans_sparsely();
+        let sparsely = request.habit.scans_sparsely() && looks_like_noise(plain);
         let hint = request.hint.and_then(|hint| hint.at(request.stream_offset));
         let mut reader = domain.map(|domain| {
             Reader::new(domain, Access::Source, may_block).avoiding(request.avoid.clone())
         });
         if let (Some(domain), Some(reader)) = (domain, reader.as_mut().filter(|_| request.may_copy))
         {
-            let density = if sparsely {
-                Density::Sparse
-            } else {
-                Density::Dense
-            };
+            let density = Density::of(sparsely);
             if !self.finder.find(reader, domain, plain, density, hint) {
                 return None;
             }
@@ -143,8 +139,8 @@ impl Encoder {
             checksum: Some(checksum),
         };
         let mut habit = request.habit;
+        let noisy = self.finder.matches.is_empty() && (sparsely || looks_like_noise(plain));
         let body = if self.finder.matches.is_empty() {
-            let noisy = looks_like_noise(plain);
             let hopeless =
                 plain.len() < PREFIXED_MIN_BYTES || habit.trusts_the_look(plain.len(), noisy);
             let compressed = if hopeless {
@@ -182,8 +178,10 @@ impl Encoder {
                 sums.literal_bytes
             },
         };
-        let append = (appends && sums.appended_bytes > 0)
-            .then(|| self.append(request, runs, header.body, sparsely));
+        let append = (appends && sums.appended_bytes > 0).then(|| {
+            let density = Density::of(header.body == BodyKind::Raw && noisy);
+            self.append(request, runs, density, sparsely)
+        });
         // Only now: an attempt that was given up leaves no trace that another could follow.
         if let (Some(domain), Some(reader)) = (domain, &reader) {
             reader.note_pages();
@@ -329,15 +327,10 @@ impl Encoder {
         &mut self,
         request: &EncodeRequest,
         runs: Vec<Range<usize>>,
-        body: BodyKind,
+        density: Density,
         sparsely: bool,
     ) -> Append {
         let plain = &request.plain;
-        let density = if body == BodyKind::Raw {
-            Density::Sparse
-        } else {
-            Density::Dense
-        };
         let whole = self
             .finder
             .scanned

@@ -14,13 +14,20 @@ pub const UNSAVED_MAX_BYTES: u64 = 32 << 20;
 /// The same for all domains of a program, at least: with less, a program with little memory would append nothing.
 const UNSAVED_ALL_MIN_BYTES: u64 = 8 << 20;
 
+/// Pages that were just written are kept up to so many bytes, or an eighth of all. Most are not looked at soon, and those that are can be read from the
+/// system's cache; in as many as there is room for, every page of a bulk transfer would be memory that was never touched before.
+const WRITTEN_MAX_BYTES: u64 = 64 << 20;
+
 /// What a page takes beyond its bytes.
 const ENTRY_BYTES: u64 = 128;
 
 /// All pages in memory of all logs on disk: those that can be read again are kept within a bound, those that are still to be written are
 /// counted against another.
 pub struct PageCache {
-    pages: Cache<Key, Bytes, PageBytes>,
+    /// Those that somebody has looked at.
+    wanted: Cache<Key, Bytes, PageBytes>,
+    /// Those that were only written.
+    written: Cache<Key, Bytes, PageBytes>,
     logs: AtomicU64,
     unsaved_bytes: AtomicU64,
     unsaved_max_bytes: u64,
@@ -45,12 +52,14 @@ impl PageCache {
     #[must_use]
     pub fn new(capacity_bytes: u64) -> Self {
         let unsaved_all_max_bytes = (capacity_bytes / 2).max(UNSAVED_ALL_MIN_BYTES);
+        let written_bytes = (capacity_bytes / 8).min(WRITTEN_MAX_BYTES);
+        let room_for = |bytes: u64| {
+            let pages = usize::try_from(bytes / PAGE_BYTES).unwrap_or(usize::MAX);
+            Cache::with_weighter(pages, bytes, PageBytes)
+        };
         Self {
-            pages: Cache::with_weighter(
-                usize::try_from(capacity_bytes / PAGE_BYTES).unwrap_or(usize::MAX),
-                capacity_bytes,
-                PageBytes,
-            ),
+            wanted: room_for(capacity_bytes - written_bytes),
+            written: room_for(written_bytes),
             logs: AtomicU64::new(0),
             unsaved_bytes: AtomicU64::new(0),
             unsaved_max_bytes: UNSAVED_MAX_BYTES.min(unsaved_all_max_bytes),
@@ -71,7 +80,7 @@ impl PageCache {
     /// Memory of the pages kept, in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.pages.weight()
+        self.wanted.weight() + self.written.weight()
     }
 
     /// Memory of the pages that are still to be written, in bytes.
@@ -85,12 +94,24 @@ impl PageCache {
         self.logs.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// A page, if it is here.
     pub(crate) fn get(&self, log: u64, page: u64) -> Option<Bytes> {
-        self.pages.get(&(log, page))
+        let key = (log, page);
+        self.wanted.get(&key).or_else(|| {
+            let (_, bytes) = self.written.remove(&key)?;
+            self.wanted.insert(key, bytes.clone());
+            Some(bytes)
+        })
     }
 
+    /// A page was read from its file, for somebody who looks at it.
     pub(crate) fn insert(&self, log: u64, page: u64, bytes: Bytes) {
-        self.pages.insert((log, page), bytes);
+        self.wanted.insert((log, page), bytes);
+    }
+
+    /// A page was written to its file.
+    pub(crate) fn insert_written(&self, log: u64, page: u64, bytes: Bytes) {
+        self.written.insert((log, page), bytes);
     }
 
     /// A domain's unsaved bytes have changed.

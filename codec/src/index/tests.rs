@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
-use crate::anchor::{Candidate, Scanner};
+use crate::anchor::{Candidate, Density, Scanner};
 
 /// A key for each number, spread over all bits.
 fn key(number: u64) -> u64 {
@@ -140,7 +140,7 @@ fn a_large_history_is_thinned_to_what_the_index_holds() {
 }
 
 #[test]
-fn anchors_of_raw_blocks_are_not_thinned() {
+fn anchors_of_noise_are_not_thinned() {
     let bytes: Vec<u8> = (0..1 << 20)
         .scan(1u64, |state, _| {
             *state = state
@@ -150,7 +150,7 @@ fn anchors_of_raw_blocks_are_not_thinned() {
         })
         .collect();
     let mut candidates = Vec::new();
-    Scanner::default().scan(&bytes, 0..bytes.len(), &mut candidates);
+    Scanner::default().scan(&bytes, 0..bytes.len(), Density::Dense, &mut candidates);
     let index = Index::new(0);
     index.thin_for(u64::MAX);
     let kept = |candidate: &&Candidate| index.keeps(candidate.key(&bytes).unwrap());
