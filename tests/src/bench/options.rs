@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use clap::Parser;
 
 use super::metric::Measure;
@@ -16,7 +17,7 @@ use super::rival::Rival;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "wanproxy-bench", version)]
 pub struct Options {
-    /// Only these: names of lines, peers and measures, as the tables show them; what is not named of a kind is all of it
+    /// Only these: names of lines, peers and measures (a wrong one lists them); what is not named of a kind is all of it
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
     /// Times that everything is measured; the median counts
@@ -90,18 +91,26 @@ impl Options {
         self.chosen(&Measure::ALL, Measure::name)
     }
 
-    /// The words of `--only` that name nothing.
-    pub(super) fn unknown(&self) -> Vec<&str> {
-        let known = |word: &str| {
-            LineKind::ALL.iter().any(|line| line.name() == word)
-                || Rival::ALL
-                    .iter()
-                    .chain(&Rival::SWEEP)
-                    .any(|rival| rival.name() == word)
-                || Measure::ALL.iter().any(|measure| measure.name() == word)
-        };
-        let words = self.only.iter().map(String::as_str);
-        words.filter(|word| !known(word)).collect()
+    /// Whether all words of `--only` name something.
+    ///
+    /// # Errors
+    /// Names one that does not, and all that would.
+    pub(super) fn check(&self) -> Result<()> {
+        let lines = LineKind::ALL.iter().map(|line| line.name());
+        let rivals = Rival::ALL
+            .iter()
+            .chain(&Rival::SWEEP)
+            .map(|rival| rival.name());
+        let measures = Measure::ALL.iter().map(|measure| measure.name());
+        let names: Vec<_> = lines.chain(rivals).chain(measures).collect();
+        match self
+            .only
+            .iter()
+            .find(|word| !names.contains(&word.as_str()))
+        {
+            Some(word) => bail!("--only {word}: that is none of {}", names.join(", ")),
+            None => Ok(()),
+        }
     }
 
     fn chosen<T: Copy>(&self, all: &[T], name: impl Fn(T) -> &'static str) -> Vec<T> {
@@ -139,6 +148,9 @@ mod tests {
         assert_eq!(some.lines(), [LineKind::Loopback]);
         assert_eq!(some.rivals(), [Rival::Wanproxy, Rival::Stunnel]);
         assert_eq!(some.measures(), Measure::ALL);
-        assert_eq!(some.unknown(), ["nonsense"]);
+        let said = some.check().unwrap_err().to_string();
+        assert!(said.starts_with("--only nonsense: that is none of loopback, "));
+        assert!(said.contains("ssh-C") && said.ends_with("random, cold, warm"));
+        all.check().unwrap();
     }
 }

@@ -33,9 +33,7 @@ const SPARE_DESCRIPTORS: u64 = 500;
 /// # Errors
 /// When nothing can be measured at all. A peer that fails is "not run".
 pub fn run(options: &Options) -> Result<()> {
-    if let Some(word) = options.unknown().first() {
-        bail!("--only {word}: there is no such line, peer or measure");
-    }
+    options.check()?;
     let report = match options.from() {
         Some(file) => {
             let text = std::fs::read_to_string(file)
