@@ -24,7 +24,7 @@ use crate::state::{LinkId, Side, Tunnel};
 use crate::stream::IncomingStream;
 use crate::wake::mailbox;
 
-use tunnels::{Known, Tunnels};
+use tunnels::{Announced, Known, Tunnels};
 
 /// Connections that have not yet said an acceptable Hello, in all.
 pub const UNAUTHENTICATED_MAX: usize = 256;
@@ -258,7 +258,7 @@ struct Admitted {
 /// What an admitted link is for.
 enum Purpose {
     /// A new tunnel, of this id and secret.
-    Begin([u8; 16], Secret),
+    Begin(Announced, Secret),
     /// A tunnel that has lost its line.
     Resume(TunnelHandle),
     /// A further link of a tunnel.
@@ -297,6 +297,9 @@ impl Admission {
             Frame::Hello(hello) => hello,
             other => return Err(AdmissionError::NoHello(format!("{:?}", other.kind()))),
         };
+        if let Some(id) = hello.tunnel {
+            self.tunnels.settle(id).await;
+        }
         let (peer, resumed) = match self.judge(&link, &hello) {
             Ok(judged) => judged,
             Err((status, message)) => {
@@ -328,10 +331,11 @@ impl Admission {
                 }
             }
             None => {
-                let (id, secret) = (rand::random(), Secret(rand::random()));
-                answer.tunnel = Some(id);
+                let announced = self.tunnels.announce(rand::random());
+                let secret = Secret(rand::random());
+                answer.tunnel = Some(announced.id);
                 answer.secret = Some(secret.clone());
-                Purpose::Begin(id, secret)
+                Purpose::Begin(announced, secret)
             }
         };
         link.send_frame(&Frame::Hello(answer)).await?;
@@ -390,8 +394,8 @@ impl Admission {
             hello,
             purpose,
         } = admitted;
-        let (id, secret) = match purpose {
-            Purpose::Begin(id, secret) => (id, secret),
+        let (announced, secret) = match purpose {
+            Purpose::Begin(announced, secret) => (announced, secret),
             // The driver drops a link for which its tunnel has no use any more: it has ended, or goes away.
             Purpose::Resume(tunnel) => return tunnel.attach(link, hello.generation),
             Purpose::Join(tunnel) => {
@@ -453,7 +457,7 @@ impl Admission {
         let known = Known {
             tunnel: handle.clone(),
             instance: hello.instance,
-            id,
+            id: announced.id,
             secret,
             generation: 0,
             is_invite: peer.invite,
@@ -461,6 +465,7 @@ impl Admission {
         if !self.tunnels.add(known) {
             handle.close(EndCause::Closed("the peer has too many tunnels".to_owned()));
         }
+        drop(announced);
         // From here on a reload or a drain finds the tunnel; what happened since it was judged is looked at now.
         if let Err(why) = self.identity.check_client(&chain) {
             handle.close(EndCause::Closed(why));

@@ -1,7 +1,7 @@
 //! The tunnels that a server edge has, by the peer's name: who may have another, and which one a link belongs to.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use codec::frame::{Hello, HelloStatus, Secret};
@@ -24,6 +24,22 @@ pub(super) struct Tunnels {
     by_peer: Mutex<HashMap<String, Vec<Known>>>,
     /// Told when one is added.
     added: watch::Sender<()>,
+    /// Those that their clients know already.
+    announced: watch::Sender<HashSet<[u8; 16]>>,
+}
+
+/// A tunnel of which its client hears before it is added: until this is dropped, links that ask for it wait.
+pub(super) struct Announced {
+    tunnels: Arc<Tunnels>,
+    pub(super) id: [u8; 16],
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.tunnels.announced.send_modify(|announced| {
+            announced.remove(&self.id);
+        });
+    }
 }
 
 /// A tunnel, and what its client must show to carry on with it.
@@ -119,6 +135,26 @@ impl Tunnels {
                 ));
             }
         }
+    }
+
+    /// A tunnel of this id will be added, or not.
+    pub(super) fn announce(self: &Arc<Self>, id: [u8; 16]) -> Announced {
+        self.announced.send_modify(|announced| {
+            announced.insert(id);
+        });
+        Announced {
+            tunnels: self.clone(),
+            id,
+        }
+    }
+
+    /// Waits while a tunnel of this id is announced and neither added nor given up.
+    pub(super) async fn settle(&self, id: [u8; 16]) {
+        let mut announced = self.announced.subscribe();
+        // The sender is ours, so this cannot fail.
+        let _settled = announced
+            .wait_for(|announced| !announced.contains(&id))
+            .await;
     }
 
     /// Registers a tunnel unless its peer has too many.

@@ -8,6 +8,8 @@ use codec::frame::{Hello, HelloStatus, Secret};
 use tunnel::client::Connector;
 use tunnel::environment::Environment;
 use tunnel::handle::TunnelHandle;
+use tunnel::histories::{Histories, HistoriesConfig, Home, Lean, OpenDirectory};
+use tunnel::pool::{JobName, call};
 
 use crate::identities::Authority;
 use crate::raw::{RawLink, hello};
@@ -466,6 +468,50 @@ fn only_who_proves_that_the_tunnel_is_its_own_carries_on_with_it() {
         resumed(&tunnel, 2).await;
         link.closes().await;
         assert!(tunnel.is_attached());
+    });
+}
+
+/// Its client knows a tunnel from the server's Hello on; the server has it once histories are open, which waits for its disk.
+#[test]
+fn a_tunnel_that_has_hardly_begun_is_carried_on_with() {
+    /// Longer than a tunnel waits for its histories.
+    const BUSY: Duration = Duration::from_secs(1);
+    on_runtime(async {
+        let authority = Authority::new();
+        let place = tempfile::tempdir().unwrap();
+        let mut environment = resumable("hq");
+        environment.histories = Arc::new(Histories::new(HistoriesConfig {
+            home: Home::Disk(OpenDirectory::open(&place.path().join("history")).unwrap()),
+            ..HistoriesConfig::in_memory(Lean::Sending, 64 << 20)
+        }));
+        let storage = environment.pools.storage.clone();
+        for _ in 0..storage.snapshot().threads {
+            let storage = storage.clone();
+            tokio::spawn(async move {
+                let name = JobName {
+                    who: "test".into(),
+                    why: "keep busy",
+                };
+                call(&storage, name, Box::new(|| std::thread::sleep(BUSY))).await
+            });
+        }
+        let server = Server::start(&authority, environment).await;
+        let client = resumable("branch-1");
+        let own = authority.client("branch-1");
+        let mut first = RawLink::to(server.address, &*own, &client).await;
+        let begun = first.greet(hello()).await;
+        let mut link = RawLink::to(server.address, &*own, &client).await;
+        let proof = link.proof(&begun.secret.unwrap(), 1);
+        let answer = link
+            .greet(Hello {
+                tunnel: begun.tunnel,
+                generation: 1,
+                proof: Some(proof),
+                ..hello()
+            })
+            .await;
+        assert_eq!(answer.status, HelloStatus::Accepted, "{}", answer.message);
+        assert_eq!(server.acceptor.tunnels().len(), 1);
     });
 }
 
