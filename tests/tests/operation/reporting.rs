@@ -94,17 +94,22 @@ async fn metrics_count_what_went_through() {
     let mut open = opened(&pair).await;
     let sent = vec![3; 200_000];
     assert_eq!(echoed(&mut open, &sent).await, sent);
-    let metrics = pair.client().metrics().await.unwrap();
-    let lan = |direction| {
-        metrics.sum(
-            "wanproxy_service_lan_bytes_total",
-            &[("service", "echo"), ("direction", direction)],
-        )
-    };
-    assert!(
-        lan("to_wan") >= Some(200_000.0) && lan("from_wan") >= Some(200_000.0),
-        "{metrics:?}"
-    );
+    // What an application has just got is counted a moment later.
+    let metrics = eventually("all bytes are counted", async || {
+        let metrics = pair.client().metrics().await.unwrap();
+        let lan = |direction| {
+            metrics.sum(
+                "wanproxy_service_lan_bytes_total",
+                &[("service", "echo"), ("direction", direction)],
+            )
+        };
+        if lan("to_wan") >= Some(200_000.0) && lan("from_wan") >= Some(200_000.0) {
+            Ok(metrics)
+        } else {
+            Err(metrics)
+        }
+    })
+    .await;
     assert_eq!(
         metrics.sum("wanproxy_streams_open", &[("service", "echo")]),
         Some(1.0)
