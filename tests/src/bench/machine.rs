@@ -25,6 +25,9 @@ pub(super) struct Machine {
     pub(super) crowd_streams: usize,
     /// The part of the processor time that neither the programs under test nor the load took, while each pair was measured: the middle and the most.
     pub(super) others: [f64; 2],
+    /// The part that the host of a virtual machine kept to itself while it was wanted here, likewise.
+    #[serde(default)]
+    pub(super) stolen: [f64; 2],
 }
 
 impl Machine {
@@ -64,14 +67,23 @@ impl Machine {
             peers,
             crowd_streams,
             others: [usual, most],
+            stolen: [stolen_usual, stolen_most],
         } = self;
-        format!(
+        let mut text = format!(
             "{date}, commit {commit} ({profile} build): {processor}, {cores} cores, Linux {kernel}; medians of {repeat}; {}; very many streams are {crowd_streams}. Other programs took {:.0} % of the \
              processor time while a pair was measured, at most {:.0} %.",
             peers.join(", "),
             usual * 100.0,
             most * 100.0,
-        )
+        );
+        if *stolen_most > 0.0 {
+            text += &format!(
+                " The host of this virtual machine took {:.0} %, at most {:.0} %.",
+                stolen_usual * 100.0,
+                stolen_most * 100.0
+            );
+        }
+        text
     }
 }
 
@@ -86,28 +98,37 @@ fn commit() -> Option<String> {
     Some(commit + if changed { " with changes" } else { "" })
 }
 
-/// How busy the machine is with other things, from one moment on.
+/// What becomes of the machine's processor time, from one moment on.
 #[derive(Debug)]
 pub(super) struct Watch {
     begin: Instant,
-    busy_ticks: u64,
+    ticks: Ticks,
 }
 
 impl Watch {
     pub(super) fn start() -> Self {
         Self {
             begin: Instant::now(),
-            busy_ticks: busy_ticks(),
+            ticks: Ticks::now(),
         }
     }
 
     /// The part of all cores' time that went elsewhere, when `known_seconds` of processor time went where they should.
     pub(super) fn others(&self, known_seconds: f64) -> f64 {
-        let ticks = busy_ticks().saturating_sub(self.busy_ticks);
-        let busy_seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        self.part(|ticks| ticks.busy, known_seconds)
+    }
+
+    /// The part of all cores' time that the host did not give.
+    pub(super) fn stolen(&self) -> f64 {
+        self.part(|ticks| ticks.stolen, 0.0)
+    }
+
+    fn part(&self, of: impl Fn(&Ticks) -> u64, known_seconds: f64) -> f64 {
+        let ticks = of(&Ticks::now()).saturating_sub(of(&self.ticks));
+        let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let all_seconds = self.begin.elapsed().as_secs_f64() * cores as f64;
-        ((busy_seconds - known_seconds) / all_seconds).clamp(0.0, 1.0)
+        ((seconds - known_seconds) / all_seconds).clamp(0.0, 1.0)
     }
 }
 
@@ -117,12 +138,48 @@ pub(super) fn own_cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// What all cores have worked since the machine was started, without interrupts: those are nobody's, and many are ours.
-fn busy_ticks() -> u64 {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let first = text.lines().next().unwrap_or_default();
-    let numbers = first.split_whitespace().skip(1).take(3);
-    numbers
-        .filter_map(|number| number.parse::<u64>().ok())
-        .sum()
+/// Of all cores since the machine was started.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ticks {
+    /// Worked, without interrupts: those are nobody's, and many are ours.
+    busy: u64,
+    stolen: u64,
+}
+
+impl Ticks {
+    fn now() -> Self {
+        Self::of(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// As proc_stat(5) has it: user, nice, system, idle, iowait, irq, softirq, steal.
+    fn of(stat: &str) -> Self {
+        let first = stat.lines().next().unwrap_or_default();
+        let numbers: Vec<u64> = first
+            .split_whitespace()
+            .skip(1)
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        Self {
+            busy: numbers.iter().take(3).sum(),
+            stolen: numbers.get(7).copied().unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_read_by_their_places() {
+        let ticks = Ticks::of("cpu  10 20 30 400 5 6 7 80 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n");
+        assert_eq!(
+            ticks,
+            Ticks {
+                busy: 60,
+                stolen: 80
+            }
+        );
+        assert_eq!(Ticks::of(""), Ticks::default());
+    }
 }

@@ -90,6 +90,7 @@ fn measure(options: &Options) -> Result<Report> {
         tools,
         measures: options.measures(),
         others: Vec::new(),
+        stolen: Vec::new(),
         seed: 0,
         end: options.time().map(|time| Instant::now() + time),
     };
@@ -132,13 +133,16 @@ fn measure(options: &Options) -> Result<Report> {
         }
     }
     run.report.sort(&LineKind::ALL.map(LineKind::name));
-    run.others.sort_by(f64::total_cmp);
-    let part = |place: usize| run.others.get(place).copied().unwrap_or_default();
-    run.report.machine.others = [
-        part(run.others.len() / 2),
-        part(run.others.len().saturating_sub(1)),
-    ];
+    run.report.machine.others = usual_and_most(run.others);
+    run.report.machine.stolen = usual_and_most(run.stolen);
     Ok(run.report)
+}
+
+/// The middle one, and the largest.
+fn usual_and_most(mut parts: Vec<f64>) -> [f64; 2] {
+    parts.sort_by(f64::total_cmp);
+    [parts.len() / 2, parts.len().saturating_sub(1)]
+        .map(|place| parts.get(place).copied().unwrap_or_default())
 }
 
 struct Run {
@@ -147,6 +151,8 @@ struct Run {
     measures: Vec<Measure>,
     /// See [`Machine::others`].
     others: Vec<f64>,
+    /// See [`Machine::stolen`].
+    stolen: Vec<f64>,
     /// Of the random bytes: never the same twice.
     seed: u64,
     /// Nothing is begun after it.
@@ -225,6 +231,7 @@ impl Run {
         let (figures, is_whole) = self.load(running, measure, plan, software)?;
         let known = own_cpu_seconds() + running.cpu_seconds() - known;
         self.others.push(watch.others(known));
+        self.stolen.push(watch.stolen());
         for (metric, value) in figures {
             eprintln!(
                 "  {:36} {value:10.3} {}",
