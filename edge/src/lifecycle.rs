@@ -62,11 +62,12 @@ pub struct Start {
 }
 
 impl Start {
-    /// Starts logging, takes the signals, and raises the limit on descriptors. Within a runtime.
+    /// Starts logging, takes the signals, raises the limit on descriptors, and from here on waits for addresses that are in use. Within a runtime.
     ///
     /// # Errors
     /// The system gives no signals.
     pub fn new(log: &LogConfig) -> Result<Self, Failure> {
+        os::wait_for_addresses(PREDECESSOR_GONE_WITHIN);
         Ok(Self {
             log: Log::start(log),
             signals: Signals::install()
@@ -75,6 +76,10 @@ impl Start {
         })
     }
 }
+
+/// A program that was killed before this one was started has given back what it held after this time: its addresses, and the lock of its histories.
+/// Taking apart some GB of memory takes half a second.
+const PREDECESSOR_GONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Something that a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,15 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tunnel::histories::{
     Histories, HistoriesConfig, Home, Lean, OpenDirectory, OpenError, QuotaOf,
 };
 use tunnel::pool::{JobName, Pools, call};
 
+use super::PREDECESSOR_GONE_WITHIN;
 use crate::config::{self, DEFAULT_HISTORY_BYTES, HistoryConfig, MemoryConfig};
 use crate::metrics::Sources;
 use crate::os;
+
+/// Pause between two tries for the lock of a directory.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a machine is taken to have that does not say how much memory it has.
 const UNKNOWN_MEMORY_BYTES: u64 = 1 << 30;
@@ -141,7 +147,7 @@ fn home(history: &HistoryConfig, budget_bytes: u64) -> (Home, Split) {
         }
         return (Home::Memory { excuse: None }, split);
     };
-    match OpenDirectory::open(directory) {
+    match open_patiently(directory) {
         Ok(opened) => {
             let size = size_on_disk(history, directory, opened.held_bytes());
             (Home::Disk(opened), Split::on_disk(budget_bytes, size))
@@ -157,6 +163,17 @@ fn home(history: &HistoryConfig, budget_bytes: u64) -> (Home, Split) {
                 Home::Memory { excuse },
                 Split::in_memory(budget_bytes, size),
             )
+        }
+    }
+}
+
+/// Opens the directory; where another program has it, that may be one that was killed a moment ago.
+fn open_patiently(directory: &Path) -> Result<OpenDirectory, OpenError> {
+    let until = Instant::now() + PREDECESSOR_GONE_WITHIN;
+    loop {
+        match OpenDirectory::open(directory) {
+            Err(OpenError::InUse { .. }) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
+            result => return result,
         }
     }
 }
@@ -190,6 +207,7 @@ pub fn resize_histories(
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -231,6 +249,19 @@ mod tests {
             8 * MIB,
             "a small history is indexed in full"
         );
+    }
+
+    #[test]
+    fn a_directory_is_waited_for_that_a_dying_program_holds() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("history");
+        let held = OpenDirectory::open(&path).unwrap();
+        let dying = thread::spawn(move || {
+            thread::sleep(PREDECESSOR_GONE_WITHIN / 10);
+            drop(held);
+        });
+        open_patiently(&path).unwrap();
+        dying.join().unwrap();
     }
 
     #[test]

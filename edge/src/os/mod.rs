@@ -9,6 +9,7 @@ mod handover;
 mod limits;
 mod line;
 mod passed;
+mod patience;
 mod process;
 mod read;
 mod schedule;
@@ -24,6 +25,7 @@ pub use handover::{
 pub use limits::{available_memory_bytes, raise_descriptor_limit};
 pub use line::sample_link;
 pub use passed::{adopt_passed_sockets, close_unclaimed_sockets};
+pub use patience::wait_for_addresses;
 pub use process::{ProcessStats, process_stats, resident_memory_bytes};
 pub use read::try_read;
 pub use schedule::be_batch_work;

@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
 use super::passed::take_passed;
+use super::patience::patiently;
 
 /// How long a connection stays silent before the kernel asks whether the other end lives. Shorter than the usual ten minutes
 /// of NAT devices, long enough to cost nothing.
@@ -120,12 +121,19 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// As [`listen`], on a socket that `prepare` has seen before it has an address; a passed one has it already.
 pub(super) fn listen_prepared(
     address: SocketAddr,
-    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
 ) -> io::Result<TcpListener> {
     if let Some(socket) = take_passed(&address.into()) {
         prepare(&socket)?;
         return TcpListener::from_std(socket.into());
     }
+    patiently(|| listen_anew(address, &prepare))
+}
+
+fn listen_anew(
+    address: SocketAddr,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,

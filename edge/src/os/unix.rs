@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::UnixListener;
 
 use super::passed::take_passed_at;
+use super::patience::patiently;
 use super::socket::LISTEN_BACKLOG;
 
 /// Who may connect: the user and the group of this program. Whom else, the directory's group (with its setgid bit) can say.
@@ -62,6 +63,10 @@ pub fn listen_unix(path: &Path) -> io::Result<UnixSocket> {
             file: None,
         });
     }
+    patiently(|| listen_anew(path))
+}
+
+fn listen_anew(path: &Path) -> io::Result<UnixSocket> {
     let address = SockAddr::unix(path)?;
     if let Some((file, is_socket)) = look(path)? {
         if !is_socket {
