@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wanproxy_tests::line::LineConfig;
 use wanproxy_tests::origin::{self, Server};
-use wanproxy_tests::pair::{EdgeProcess, Pair};
+use wanproxy_tests::pair::{EdgeProcess, Pair, Signal};
 use wanproxy_tests::preload::Preload;
 use wanproxy_tests::{eventually, skip};
 
@@ -175,12 +175,15 @@ async fn what_runs_goes_on_and_what_is_counted_by_time_is_not_fooled() {
             assert_eq!(status["tunnels"].as_array().unwrap().len(), 1, "{status}");
         }
     }
-    // Nor does it let a client open more streams than it may.
+    // Nor does it let a client open more streams than it may, and a reload in the midst of jumps sends nobody away.
     let asked = 10 * A_SECOND;
     let began = Instant::now();
     let mut served = 0;
     for asked in 0..asked {
         scene.set_years_ahead(i64::try_from(asked % 7).unwrap());
+        if asked % 5 == 0 {
+            scene.pair.server().signal(Signal::HUP).unwrap();
+        }
         served += usize::from(is_served(&scene.pair, "echo").await);
     }
     let most = A_SECOND as f64 * (1.0 + began.elapsed().as_secs_f64()) + 1.0;

@@ -19,7 +19,7 @@ use edge::os;
 use edge::reach::{Policy, Streams, history_quotas};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tunnel::environment::{Environment, ServerIdentity};
+use tunnel::environment::Environment;
 use tunnel::histories::Lean;
 use tunnel::server::Acceptor;
 
@@ -253,7 +253,7 @@ impl Edge {
         self.credentials.replace(credentials);
         // Tunnels of clients that would not be let in now are ended; the others do not notice.
         self.acceptor
-            .end_where(|tunnel| self.credentials.check_client(&tunnel.peer_chain()).err());
+            .end_where(|tunnel| self.credentials.refusal(&tunnel.peer_chain()));
         self.reverse.apply(listeners);
         self.observed.set_services(&self.reverse);
         self.downlink.set_connect_wait(config.tunnel.connect_wait);

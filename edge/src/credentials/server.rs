@@ -27,6 +27,8 @@ struct Present {
     tls: ServerTls,
     check: PeerCheck,
     authority: Option<Authority>,
+    /// When they were read, and found to be valid.
+    read_at: SystemTime,
 }
 
 /// Credentials that were read and checked, and are not in use yet.
@@ -55,7 +57,8 @@ impl ServerCredentials {
         config: &IdentityConfig,
         expected: Option<&EdgeName>,
     ) -> Result<NewServerCredentials, CredentialsError> {
-        let identity = Identity::load(config, Role::Server, SystemTime::now())?;
+        let read_at = SystemTime::now();
+        let identity = Identity::load(config, Role::Server, read_at)?;
         check_name(&identity, config, expected)?;
         let tls = ServerTls::new(&for_tls(&identity))?;
         let revocations = Revocations::load(&config.authority_directory())?;
@@ -74,12 +77,20 @@ impl ServerCredentials {
             tls,
             check,
             authority,
+            read_at,
         }))
     }
 
     /// Uses what was read, from the next link on.
     pub fn replace(&self, new: NewServerCredentials) {
         self.present.store(Arc::new(new.0));
+    }
+
+    /// Why the client that has shown this chain would not be let in, if so. Judged as of the moment in which these credentials were read: where the date is
+    /// wrong for a while, either they are not used or nobody is sent away by it.
+    pub fn refusal(&self, chain: &[CertificateDer<'static>]) -> Option<String> {
+        let present = self.present.load();
+        present.judge(chain, present.read_at).err()
     }
 
     /// This edge's name.
@@ -93,23 +104,31 @@ impl ServerCredentials {
     }
 }
 
+impl Present {
+    fn judge(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: SystemTime,
+    ) -> Result<PeerIdentity, String> {
+        let leaf = chain.first().ok_or("you showed no certificate")?;
+        let peer = self
+            .check
+            .check(leaf, now)
+            .map_err(|error| error.to_string())?;
+        Ok(PeerIdentity {
+            name: peer.name.to_string(),
+            invite: peer.invite.is_some(),
+        })
+    }
+}
+
 impl ServerIdentity for ServerCredentials {
     fn tls(&self) -> ServerTls {
         self.present.load().tls.clone()
     }
 
     fn check_client(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, String> {
-        let leaf = chain.first().ok_or("you showed no certificate")?;
-        let peer = self
-            .present
-            .load()
-            .check
-            .check(leaf, SystemTime::now())
-            .map_err(|error| error.to_string())?;
-        Ok(PeerIdentity {
-            name: peer.name.to_string(),
-            invite: peer.invite.is_some(),
-        })
+        self.present.load().judge(chain, SystemTime::now())
     }
 
     fn sign(&self, chain: &[CertificateDer<'static>], request: &[u8]) -> Renewed {

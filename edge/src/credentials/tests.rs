@@ -125,9 +125,11 @@ fn a_revoked_client_is_refused_once_the_credentials_are_read_again() {
         .authority()
         .revoke(&name("branch-1"), SystemTime::now())
         .unwrap();
+    assert_eq!(server.refusal(&before), None, "not read yet");
     server.replace(ServerCredentials::read(&world.server_config(), None).unwrap());
     let refusal = server.check_client(&before).unwrap_err();
     assert!(refusal.contains("revoked"), "{refusal}");
+    assert_eq!(server.refusal(&before), Some(refusal));
     assert!(server.check_client(&[]).is_err());
 }
 
