@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wanproxy_tests::origin::{self, Server};
 use wanproxy_tests::pair::{EdgeProcess, Pair};
-use wanproxy_tests::payload::{Checker, Payload};
+use wanproxy_tests::payload::{Payload, there_and_back};
 use wanproxy_tests::{eventually, skip};
 
 /// What has not happened by then never will; nothing here takes more than seconds.
@@ -230,29 +230,9 @@ async fn echo_time(edge: &EdgeProcess, name: &str, length: u64) -> Duration {
         .await
         .unwrap();
     let begun = Instant::now();
-    let payload = Payload::random(7);
-    let (mut reader, mut writer) = connection.into_split();
-    let sending = tokio::spawn(async move {
-        for offset in (0..length).step_by(100_000) {
-            let count = usize::try_from((length - offset).min(100_000)).unwrap();
-            writer
-                .write_all(&payload.bytes(offset, count))
-                .await
-                .unwrap();
-        }
-        writer.shutdown().await.unwrap();
-    });
-    let mut checker = Checker::new(payload, length);
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = timeout(LIMIT, reader.read(&mut buffer));
-        match read.await.expect("the transfer stalled").unwrap() {
-            0 => break,
-            count => checker.feed(&buffer[..count]).unwrap(),
-        }
-    }
-    checker.finish().unwrap();
-    sending.await.unwrap();
+    there_and_back(connection, Payload::random(7), length, LIMIT)
+        .await
+        .unwrap();
     begun.elapsed()
 }
 

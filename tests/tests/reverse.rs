@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use wanproxy_tests::eventually;
 use wanproxy_tests::origin::{self, Server};
 use wanproxy_tests::pair::{CLIENT_NAME, EdgeProcess, Pair, PairBuilder, Signal};
-use wanproxy_tests::payload::{Checker, Payload};
+use wanproxy_tests::payload::{Payload, there_and_back};
 
 /// What has not happened by then never will; nothing here takes more than seconds.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -43,26 +43,9 @@ async fn connect(edge: &EdgeProcess, name: &str) -> TcpStream {
 
 /// Sends `payload` and checks that an echo sends it back.
 async fn echoes(connection: TcpStream, payload: Payload, length: u64) {
-    let (mut reader, mut writer) = connection.into_split();
-    let sending = tokio::spawn(async move {
-        for offset in (0..length).step_by(100_000) {
-            let count = usize::try_from((length - offset).min(100_000)).unwrap();
-            let bytes = payload.bytes(offset, count);
-            writer.write_all(&bytes).await.unwrap();
-        }
-        writer.shutdown().await.unwrap();
-    });
-    let mut checker = Checker::new(payload, length);
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = timeout(LIMIT, reader.read(&mut buffer));
-        match read.await.expect("the transfer stalled").unwrap() {
-            0 => break,
-            count => checker.feed(&buffer[..count]).unwrap(),
-        }
-    }
-    checker.finish().unwrap();
-    sending.await.unwrap();
+    there_and_back(connection, payload, length, LIMIT)
+        .await
+        .unwrap();
 }
 
 /// The connection is closed or reset before it carries a byte.
