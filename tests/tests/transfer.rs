@@ -13,7 +13,7 @@ use wanproxy_tests::fetch::{Request, Uploaded, fetch, upload};
 use wanproxy_tests::line::LineConfig;
 use wanproxy_tests::origin::{self, Content, HttpOrigin};
 use wanproxy_tests::pair::Pair;
-use wanproxy_tests::payload::{Checker, Payload, edited};
+use wanproxy_tests::payload::{Checker, Payload, edited, there_and_back};
 use wanproxy_tests::storm::{Ending, Script, StormOrigin, allow_descriptors};
 
 /// A transfer that has not ended by then has stalled; nothing here takes more than seconds.
@@ -32,20 +32,9 @@ async fn what_goes_in_comes_back_from_an_echo() {
     let connection = TcpStream::connect(pair.client().address("echo").unwrap())
         .await
         .unwrap();
-    let payload = Payload::random(1);
-    let (mut reader, mut writer) = connection.into_split();
-    let sending = tokio::spawn(async move {
-        for offset in (0..8 * MEBIBYTE).step_by(100_000) {
-            let count = usize::try_from((8 * MEBIBYTE - offset).min(100_000)).unwrap();
-            writer
-                .write_all(&payload.bytes(offset, count))
-                .await
-                .unwrap();
-        }
-        writer.shutdown().await.unwrap();
-    });
-    read_all(&mut reader, Checker::new(payload, 8 * MEBIBYTE)).await;
-    sending.await.unwrap();
+    there_and_back(connection, Payload::random(1), 8 * MEBIBYTE, STALL_LIMIT)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
