@@ -1,10 +1,10 @@
 //! The keeper: one job in pool `storage` that keeps histories written, and fills their indexes after a start.
 //!
-//! Domains poke it when something becomes dirty; it writes them together a moment later. A disk that takes nothing is tried again every half
-//! minute, with one warning for all that fail meanwhile. Between two pieces of work it checks in, and while there is nothing to do it gives
+//! Domains poke it when something becomes dirty; it writes them together a moment later. A disk that takes nothing is tried again after a second,
+//! then less and less often, and soon after what may have made room, with one warning for all that fail meanwhile. Between two pieces of work it checks in, and while there is nothing to do it gives
 //! its thread back.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,11 @@ use crate::pool::{Job, JobHandle, JobName, Pool, Priority, Report, Step, StepCon
 /// What became dirty is on disk about this long after its first byte: what a crash of the program loses.
 const FLUSH_DELAY: Duration = Duration::from_millis(200);
 
-/// A history that could not be written is tried again after this time.
-const RETRY_DELAY: Duration = Duration::from_secs(30);
+/// A history that could not be written is tried again after this time, which doubles with each failure,
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// up to this.
+const RETRY_MOST: Duration = Duration::from_secs(30);
 
 /// A keeper that panicked is started anew after this time.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -34,8 +37,8 @@ pub(super) struct Desk {
 struct Queue {
     /// When each domain wants to be written.
     dirty: BTreeMap<Key, Instant>,
-    /// Those that could not be written when it was last tried.
-    failed: BTreeSet<Key>,
+    /// Those that could not be written when it was last tried, and the time from one try to the next.
+    failed: BTreeMap<Key, Duration>,
     /// Domains whose indexes are not filled yet.
     loading: VecDeque<Key>,
     /// The one that is being written.
@@ -52,13 +55,24 @@ impl Desk {
     /// A domain has something to be written. It says so again when that has become much, and is written at once then.
     pub(super) fn is_dirty(&self, key: &Key) {
         let mut queue = self.lock();
-        if !queue.failed.contains(key) {
+        if !queue.failed.contains_key(key) {
             let now = Instant::now();
             queue
                 .dirty
                 .entry(key.clone())
                 .and_modify(|due| *due = now)
                 .or_insert(now + FLUSH_DELAY);
+        }
+        drop(queue);
+        self.poke.notify_one();
+    }
+
+    /// Room was made for a domain, or soon will be: if it could not be written it is tried again now, and more often.
+    pub(super) fn may_have_room(&self, key: &Key) {
+        let mut queue = self.lock();
+        if let Some(delay) = queue.failed.get_mut(key) {
+            *delay = Duration::ZERO;
+            queue.dirty.insert(key.clone(), Instant::now());
         }
         drop(queue);
         self.poke.notify_one();
@@ -111,30 +125,31 @@ impl Desk {
     }
 
     /// A domain was written, or could not be.
-    fn wrote(&self, key: &Key, error: Option<FlushError>) {
+    fn wrote(&self, key: &Key, error: Option<FlushError>, now: Instant) {
         let mut queue = self.lock();
         queue.writing = None;
         match error {
             None => {
                 let had_failed = queue.failed.remove(key);
-                if had_failed && queue.failed.is_empty() {
+                if had_failed.is_some() && queue.failed.is_empty() {
                     tracing::info!("histories are written to disk again");
                 }
             }
             Some(error) => {
-                let due = Instant::now() + RETRY_DELAY;
+                let before = queue.failed.get(key).copied().unwrap_or_default();
+                let delay = (2 * before).clamp(RETRY_FIRST, RETRY_MOST);
                 if queue.failed.is_empty() {
                     tracing::warn!(
-                        peer = %key.0, domain = %key.1, %error, retry_seconds = RETRY_DELAY.as_secs(),
+                        peer = %key.0, domain = %key.1, %error, retry_seconds_most = RETRY_MOST.as_secs(),
                         "a history cannot be written to disk and takes nothing new until it can; streams go on"
                     );
                 } else {
                     tracing::debug!(peer = %key.0, domain = %key.1, %error, "a history cannot be written to disk");
                 }
-                queue.failed.insert(key.clone());
-                // At the end of the program there is no second try.
+                queue.failed.insert(key.clone(), delay);
+                // At the end of the program there is no second try. Another is due at once where room was made meanwhile.
                 if !queue.is_closing {
-                    queue.dirty.insert(key.clone(), due);
+                    queue.dirty.entry(key.clone()).or_insert(now + delay);
                 }
             }
         }
@@ -173,7 +188,8 @@ impl Job for Keeper {
         match self.desk.take(Instant::now()) {
             Work::Write(key) => {
                 if let Some(domain) = histories.opened(&key) {
-                    self.desk.wrote(&key, domain.flush().error);
+                    let error = domain.flush().error;
+                    self.desk.wrote(&key, error, Instant::now());
                 }
                 Step::CheckIn(Tie::Outlive)
             }
@@ -270,5 +286,53 @@ async fn wake(mut handle: JobHandle<()>, desk: &Desk) -> bool {
             }
         }
         handle.resume();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1000);
+
+    /// Tries to write what is due at `now`, on a disk that is full; how long after that it is tried again.
+    fn fail(desk: &Desk, now: Instant) -> Duration {
+        let Work::Write(key) = desk.take(now) else {
+            panic!("nothing is due");
+        };
+        let error = FlushError {
+            doing: "writing pages",
+            cause: std::io::ErrorKind::StorageFull.into(),
+        };
+        desk.wrote(&key, Some(error), now);
+        desk.due().expect("it is tried again") - now
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_less_and_less_often_and_soon_when_there_may_be_room() {
+        let desk = Desk::default();
+        let key: Key = ("branch".into(), "shared".into());
+        desk.is_dirty(&key);
+        let mut now = Instant::now() + START;
+        let delays = [(); 7].map(|()| {
+            let delay = fail(&desk, now);
+            now += delay;
+            delay.as_secs()
+        });
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+
+        // What comes meanwhile does not hasten it.
+        desk.is_dirty(&key);
+        assert_eq!(desk.due(), Some(now));
+        assert!(matches!(desk.take(Instant::now()), Work::Nothing));
+        desk.may_have_room(&key);
+        assert_eq!(fail(&desk, Instant::now()).as_secs(), 1);
+
+        desk.may_have_room(&key);
+        assert!(matches!(desk.take(Instant::now()), Work::Write(_)));
+        desk.wrote(&key, None, Instant::now());
+        assert_eq!(desk.due(), None);
+        desk.may_have_room(&key);
+        assert_eq!(desk.due(), None, "it was written");
     }
 }

@@ -40,6 +40,7 @@ impl Histories {
             if let Room::Reserved(bytes) = room {
                 let (own, mirror) = self.lean.split(bytes);
                 domain.set_capacity(own, mirror);
+                self.desk.may_have_room(&(peer.into(), name.into()));
             }
         }
         if before != size_bytes {
@@ -101,10 +102,13 @@ impl Histories {
         for key in keys {
             let label = format!("{} {}", key.0, key.1);
             match (self.opened(&key), &self.disk) {
-                (Some(domain), _) => match domain.clear() {
-                    domain::Cleared::Now => cleared.done.push(label),
-                    domain::Cleared::UnderWay => cleared.under_way.push(label),
-                },
+                (Some(domain), _) => {
+                    match domain.clear() {
+                        domain::Cleared::Now => cleared.done.push(label),
+                        domain::Cleared::UnderWay => cleared.under_way.push(label),
+                    }
+                    self.desk.may_have_room(&key);
+                }
                 (None, Some(disk)) => match disk.remove(&key) {
                     Ok(()) => {
                         // Its room is free for others: nobody of this name has come since the start.
