@@ -62,8 +62,10 @@ impl Streams {
 
     /// Uses another policy. Running streams that it does not allow are reset, and keep to its rates.
     pub fn set_policy(&self, policy: Policy) {
+        let policy = Arc::new(policy);
+        let _ = self.policy.send_replace(policy.clone());
+        // Only now: a stream that begins meanwhile sets the rate by the policy that it finds.
         self.paces.set_all(|peer| policy.rate_of(peer));
-        let _ = self.policy.send_replace(Arc::new(policy));
     }
 
     async fn serve(&self, incoming: IncomingStream) {
