@@ -83,6 +83,8 @@ pub(crate) struct Link {
     opener: Option<Box<Opener>>,
     incoming: BytesMut,
     eof: bool,
+    /// What reading failed with.
+    failure: Option<std::io::Error>,
     closed_by_peer: bool,
     /// Frames came right behind Hello and are not yet handed on.
     early: bool,
@@ -113,6 +115,7 @@ impl Link {
             session,
             incoming: BytesMut::new(),
             eof: false,
+            failure: None,
             closed_by_peer: false,
             early: true,
             sealing: false,
@@ -153,7 +156,9 @@ impl Link {
             if self.closed_by_peer {
                 return Err(LinkError::Closed);
             }
-            std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+            if !std::future::poll_fn(|cx| self.poll_fill(cx)).await {
+                return Err(self.end());
+            }
         }
     }
 
@@ -166,28 +171,34 @@ impl Link {
 
     // ---- receiving ----
 
-    /// Reads what the socket has, up to one batch, into `incoming`. `Pending` registers the wake-up.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+    /// Why nothing more comes, once the socket has ended and what it gave is opened. A peer that has said goodbye drops its socket after a while, and
+    /// answers what is still on its way there with a reset: that is no lost line.
+    fn end(&mut self) -> LinkError {
+        match self.failure.take() {
+            _ if self.closed_by_peer => LinkError::Closed,
+            Some(error) => error.into(),
+            None => LinkError::Lost,
+        }
+    }
+
+    /// Reads what the socket has, up to one batch, into `incoming`; false when nothing more will come. `Pending` registers the wake-up.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let room = BATCH_MAX - self.incoming.len();
         self.incoming.reserve(room);
         let mut window = bytes::BufMut::limit(&mut self.incoming, room);
         // Polled and not tried: then a read that leaves room is known to have emptied the socket, which is not asked again.
         let reading = pin!(self.socket.read_buf(&mut window));
-        match ready!(reading.poll(cx))? {
-            0 => {
-                self.eof = true;
-                let end = if self.closed_by_peer {
-                    LinkError::Closed
-                } else {
-                    LinkError::Lost
-                };
-                Poll::Ready(Err(end))
-            }
-            bytes => {
+        let read = ready!(reading.poll(cx));
+        match read {
+            Ok(bytes) if bytes > 0 => {
                 self.counters.received(bytes);
-                Poll::Ready(Ok(()))
+                return Poll::Ready(true);
             }
+            Ok(_) => {}
+            Err(error) => self.failure = Some(error),
         }
+        self.eof = true;
+        Poll::Ready(false)
     }
 
     /// Reads and opens. Frames opened on the spot are returned; a larger batch goes to pool `crypto` and comes back
@@ -209,13 +220,9 @@ impl Link {
             if self.incoming.len() < BATCH_MAX && !self.eof {
                 // With an open job away the next batch is read meanwhile.
                 match self.poll_fill(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    // What came before the EOF is opened first.
-                    Poll::Ready(Err(_))
-                        if self.eof && (!self.incoming.is_empty() || self.opener.is_none()) => {}
-                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                     Poll::Pending if self.incoming.is_empty() => return Poll::Pending,
-                    Poll::Pending => {}
+                    // What came before the end is opened first.
+                    Poll::Ready(_) | Poll::Pending => {}
                 }
             }
             let Some(mut opener) = self.opener.take() else {
@@ -224,11 +231,7 @@ impl Link {
             if self.incoming.is_empty() {
                 self.opener = Some(opener);
                 if self.eof {
-                    return Poll::Ready(Err(if self.closed_by_peer {
-                        LinkError::Closed
-                    } else {
-                        LinkError::Lost
-                    }));
+                    return Poll::Ready(Err(self.end()));
                 }
                 continue;
             }
@@ -396,14 +399,9 @@ impl Link {
         }
         while !self.eof {
             self.incoming.clear();
-            match self.poll_fill(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) if self.eof => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
+            let _goes_on = ready!(self.poll_fill(cx));
         }
-        if flushed {
+        if flushed || self.failure.is_some() {
             Poll::Ready(())
         } else {
             Poll::Pending

@@ -84,6 +84,13 @@ impl RawLink {
         hmac::sign(&key, &proved).as_ref().try_into().unwrap()
     }
 
+    /// Says goodbye and breaks the connection right behind it, as one does who is still being sent something.
+    pub async fn leaves_rudely(mut self) {
+        let goodbye = self.session.close_notify().unwrap();
+        self.socket.write_all(&goodbye).await.unwrap();
+        self.socket.set_zero_linger().unwrap();
+    }
+
     pub async fn closes(mut self) {
         while self.hear().await.is_some() {}
     }

@@ -563,3 +563,23 @@ fn what_a_resumed_tunnel_sends_again_is_cheap_and_its_histories_are_warm() {
         assert!(costs[1] < costs[0] / 10, "{costs:?}");
     });
 }
+
+#[test]
+fn a_client_that_says_goodbye_is_not_waited_for_however_its_connection_ends() {
+    on_runtime(async {
+        let authority = Authority::new();
+        let server = Server::start(&authority, resumable("hq")).await;
+        for _ in 0..20 {
+            let own = authority.client("branch-1");
+            let mut link = RawLink::to(server.address, &*own, &resumable("branch-1")).await;
+            let answer = link.greet(hello()).await;
+            assert_eq!(answer.status, HelloStatus::Accepted);
+            server.has_tunnels(1).await;
+            let tunnel = server.acceptor.tunnels().remove(0);
+            link.leaves_rudely().await;
+            let cause = tunnel.ended().await.to_string();
+            assert_eq!(cause, "the other edge closed the link");
+            server.has_tunnels(0).await;
+        }
+    });
+}
