@@ -90,14 +90,20 @@ impl Streams {
         let end = stream.end();
         let (send, receive) = stream.split();
         let (send, receive) = paced(send, receive, &[self.pace_of(&client)]);
+        // Counted before the relay is dropped, which resets the stream and breaks the target's connection.
+        let forbidden = async {
+            let why = forbidden(&mut policy, &client, &approval).await;
+            self.sources.refusals.count(why);
+            tracing::warn!(
+                peer = &*client,
+                target_address = target,
+                why,
+                "stream reset: the new policy does not allow it"
+            );
+        };
         let report = tokio::select! {
             report = relay(socket, send, receive) => report,
-            // Dropping the relay resets the stream and breaks the target's connection.
-            why = forbidden(&mut policy, &client, &approval) => {
-                self.sources.refusals.count(why);
-                tracing::warn!(peer = &*client, target_address = target, why, "stream reset: the new policy does not allow it");
-                return;
-            }
+            () = forbidden => return,
         };
         let summary = end.summary().await;
         let line = StreamLine {
