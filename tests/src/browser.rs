@@ -188,7 +188,7 @@ impl Browser {
         Ok(())
     }
 
-    /// What the console said since it was asked last.
+    /// What the console said since it was asked last, but for what the browser says of its own pages: it begins with one, and may miss the network.
     ///
     /// # Errors
     /// The browser does not answer.
@@ -204,6 +204,7 @@ impl Browser {
                 level: text(line, "level"),
                 message: text(line, "message"),
             })
+            .filter(|line| !line.message.starts_with("chrome:"))
             .collect())
     }
 

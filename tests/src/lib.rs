@@ -13,10 +13,12 @@ pub mod origin;
 pub mod packets;
 pub mod pair;
 pub mod payload;
+mod ports;
 pub mod preload;
 mod skip;
 pub mod storm;
 
 pub use asked_to_end::asked_to_end;
 pub use eventually::eventually;
+pub use ports::free_port;
 pub use skip::skip;

@@ -319,11 +319,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_target_that_refuses_resets_the_connection() {
-        let nobody = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            listener.local_addr().unwrap()
-        };
-        let line = Line::start(nobody, LineConfig::unshaped()).unwrap();
+        // Bound and not listening: nobody answers there, and nobody else gets the port.
+        let nobody = TcpSocket::new_v4().unwrap();
+        nobody.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let line = Line::start(nobody.local_addr().unwrap(), LineConfig::unshaped()).unwrap();
         let mut connection = TcpStream::connect(line.address()).await.unwrap();
         assert!(connection.read(&mut [0; 1]).await.is_err());
     }

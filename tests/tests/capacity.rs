@@ -49,6 +49,9 @@ const STARTING: usize = 8;
 /// Connections that are opened at a time.
 const OPENING: usize = 64;
 
+/// Threads of an edge that may begin after they were counted first: the one that looks at its files, once.
+const LATE_THREADS: usize = 1;
+
 /// The policy lets the client open as many as the test wants, as fast as it can.
 const UNHURRIED: &str = "[[client]]\nname = \"branch-*\"\nallow = [\"127.0.0.1:*\"]\nmax_streams = 65000\nnew_streams_per_second = 1000000\n";
 
@@ -84,7 +87,7 @@ async fn a_crowd_of_streams_costs_little_memory_and_no_threads_and_works_at_the_
     let entrance = pair.client().address("echo").unwrap();
 
     let one = opened(entrance).await.unwrap();
-    let threads = [pair.client(), pair.server()].map(|edge| edge.thread_count().unwrap());
+    let threads = thread_counts(&pair);
     let first = gather(entrance, FIRST).await;
     let before = [pair.client(), pair.server()].map(|edge| edge.resident_bytes().unwrap());
 
@@ -102,19 +105,11 @@ async fn a_crowd_of_streams_costs_little_memory_and_no_threads_and_works_at_the_
         );
     }
     assert_eq!(open_streams(pair.server()).await, crowd as f64 + 1.0);
-    let now = [pair.client(), pair.server()].map(|edge| edge.thread_count().unwrap());
-    assert_eq!(
-        now, threads,
-        "threads of both edges at one stream and at {crowd}"
-    );
+    has_no_more_threads(&pair, threads, &format!("with {crowd} streams"));
 
     let active: Vec<TcpStream> = streams.split_off(streams.len().saturating_sub(ACTIVE));
     exchange_at_once(active).await;
-    let now = [pair.client(), pair.server()].map(|edge| edge.thread_count().unwrap());
-    assert_eq!(
-        now, threads,
-        "threads of both edges with {ACTIVE} active streams"
-    );
+    has_no_more_threads(&pair, threads, &format!("with {ACTIVE} active streams"));
 
     drop((one, first, streams));
     eventually("no stream is left", async || {
@@ -124,6 +119,22 @@ async fn a_crowd_of_streams_costs_little_memory_and_no_threads_and_works_at_the_
         }
     })
     .await;
+}
+
+fn thread_counts(pair: &Pair) -> [usize; 2] {
+    [pair.client(), pair.server()].map(|edge| edge.thread_count().unwrap())
+}
+
+fn has_no_more_threads(pair: &Pair, before: [usize; 2], when: &str) {
+    let now = thread_counts(pair);
+    let are_few = now
+        .iter()
+        .zip(before)
+        .all(|(now, before)| *now <= before + LATE_THREADS);
+    assert!(
+        are_few,
+        "threads of both edges: {before:?} with one stream, {now:?} {when}"
+    );
 }
 
 /// All send at the same moment and compare what comes back.

@@ -86,6 +86,9 @@ async fn fifty_bulk_streams_get_equal_shares_beside_one_that_nobody_reads() {
     const START_BYTES: u64 = 256 << 10;
     /// What is counted of each, on the average: 20 blocks, of which one more or less is within the bounds.
     const COUNTED_BYTES: u64 = 20 * (128 << 10);
+    /// So many times as much is counted at most. A pause of this program leaves bytes in its sockets that are not counted yet, of some
+    /// streams more than of others: the more there is in all, the less they matter. Shares that differ stay different.
+    const ROUNDS: u64 = 3;
 
     let _alone = ALONE.lock().await;
     let Some(place) = start(100_000_000, Duration::from_millis(20)).await else {
@@ -106,21 +109,27 @@ async fn fifty_bulk_streams_get_equal_shares_beside_one_that_nobody_reads() {
     })
     .await;
     let total: u64 = begin.iter().sum();
-    let end = until(bulk.arrived(), count, |now| {
-        now.iter().sum::<u64>() - total >= COUNTED_BYTES * u64::from(STREAMS)
-    })
-    .await;
-    let shares: Vec<u64> = begin
-        .iter()
-        .zip(&end)
-        .map(|(begin, end)| end - begin)
-        .collect();
-    let mean = shares.iter().sum::<u64>() as f64 / shares.len() as f64;
-    for (stream, bytes) in shares.iter().enumerate() {
-        let share = *bytes as f64 / mean;
+    let is_equal = |share: &f64| (0.9..=1.1).contains(share);
+    let mut shares: Vec<f64> = Vec::new();
+    for round in 1..=ROUNDS {
+        let end = until(bulk.arrived(), count, |now| {
+            now.iter().sum::<u64>() - total >= round * COUNTED_BYTES * u64::from(STREAMS)
+        })
+        .await;
+        let mean = (end.iter().sum::<u64>() - total) as f64 / f64::from(STREAMS);
+        shares = begin
+            .iter()
+            .zip(&end)
+            .map(|(begin, end)| (end - begin) as f64 / mean)
+            .collect();
+        if shares.iter().all(is_equal) {
+            break;
+        }
+    }
+    for (stream, share) in shares.iter().enumerate() {
         assert!(
-            (0.9..=1.1).contains(&share),
-            "stream {stream} got {share:.3} of the mean; all: {shares:?}"
+            is_equal(share),
+            "stream {stream} got {share:.3} of the mean; all: {shares:.3?}"
         );
     }
     let answered = pings.finish().unwrap().count();

@@ -14,10 +14,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use wanproxy_tests::eventually;
 use wanproxy_tests::origin::{self, Server};
 use wanproxy_tests::pair::{EdgeProcess, Pair, Signal};
 use wanproxy_tests::payload::Payload;
+use wanproxy_tests::{eventually, free_port};
 
 /// What has not happened by then never will.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -25,12 +25,15 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A drain that nobody here waits for to the end.
 const LONG_DRAIN: &str = "[tunnel]\ndrain_timeout = \"30m\"\n";
 
+/// Connections follow each other as fast as the machine lets them: the policy's limit is not what is looked at here.
+const UNHURRIED: &str = "[[client]]\nname = \"branch-*\"\nallow = [\"127.0.0.1:*\"]\nnew_streams_per_second = 1000000\n";
+
 /// A pair whose edges listen at fixed addresses and can be replaced, and an echo behind the listener `echo`.
 async fn start() -> (Pair, Server) {
     let echo = origin::echo().unwrap();
     let mut pair = Pair::builder()
         .forward("echo", echo.address())
-        .server_toml(LONG_DRAIN)
+        .server_toml(&format!("{LONG_DRAIN}{UNHURRIED}"))
         .client_toml(LONG_DRAIN)
         .start()
         .await
@@ -48,11 +51,11 @@ async fn make_replaceable(edge: &mut EdgeProcess) {
     edge.restart_with(&arguments).await.unwrap();
 }
 
-/// From now on the client's listener keeps its port.
+/// From its next start on the client's listener has a port that nobody else is given meanwhile, and keeps it.
 fn fix_listener(client: &EdgeProcess) {
     let text = std::fs::read_to_string(client.config()).unwrap();
     let mut table: toml::Table = text.parse().unwrap();
-    table["listen"][0]["bind"] = client.address("echo").unwrap().to_string().into();
+    table["listen"][0]["bind"] = format!("127.0.0.1:{}", free_port().unwrap()).into();
     std::fs::write(client.config(), toml::to_string(&table).unwrap()).unwrap();
 }
 
@@ -213,11 +216,14 @@ async fn a_service_manager_passes_sockets_and_is_told_what_happens() {
     );
     assert!(hear_until(&notify, "WATCHDOG=1").contains("WATCHDOG=1"));
     has_tunnel(pair.client()).await;
-    let mut connection = TcpStream::connect(pair.client().address("echo").unwrap())
-        .await
-        .unwrap();
-    assert_eq!(echoed(&mut connection, b"?").await.unwrap(), b"?");
-    drop(connection);
+    // The client may not have noticed yet that the tunnel it has is that of the server which has ended.
+    let entrance = pair.client().address("echo").unwrap();
+    eventually("the client is served", async || {
+        let mut connection = TcpStream::connect(entrance).await?;
+        assert_eq!(echoed(&mut connection, b"?").await?, b"?");
+        Ok::<_, std::io::Error>(())
+    })
+    .await;
 
     server.signal("HUP");
     let reloading = hear_until(&notify, "RELOADING=1");
@@ -225,6 +231,8 @@ async fn a_service_manager_passes_sockets_and_is_told_what_happens() {
     hear_until(&notify, "READY=1");
     server.signal("TERM");
     hear_until(&notify, "STOPPING=1");
+    // A server that tells somebody who does not listen waits for him.
+    drop(notify);
     assert_eq!(server.0.wait().unwrap().code(), Some(0));
     let log = std::fs::read_to_string(config.with_extension("passed")).unwrap();
     assert!(
@@ -260,9 +268,11 @@ impl Passed {
         sockets: &[std::os::fd::BorrowedFd<'_>],
         notify: &Path,
     ) -> Self {
+        /// Above all numbers that the shell gives them.
+        const COPIES_FROM: i32 = 64;
         let copies: Vec<OwnedFd> = sockets
             .iter()
-            .map(|socket| socket.try_clone_to_owned().unwrap())
+            .map(|socket| rustix::io::fcntl_dupfd_cloexec(socket, COPIES_FROM).unwrap())
             .collect();
         // A shell puts them where they belong, and says who they are for: itself, as it becomes the program.
         let redirections: String = copies
@@ -287,7 +297,8 @@ impl Passed {
             .arg(program)
             .arg(config)
             .env("NOTIFY_SOCKET", notify)
-            .env("WATCHDOG_USEC", "200000")
+            // Signs of life that nobody hears for a while do not fill the socket, in which the server would wait.
+            .env("WATCHDOG_USEC", "20000000")
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

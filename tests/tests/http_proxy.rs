@@ -4,16 +4,19 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::process::Command;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use wanproxy_tests::origin::{self, Content, HttpOrigin, Server};
 use wanproxy_tests::pair::Pair;
 use wanproxy_tests::payload::Payload;
+use wanproxy_tests::preload::Preload;
 use wanproxy_tests::skip;
 
 /// An answer that has not come by then never will; a dial may take ten seconds.
@@ -106,18 +109,23 @@ async fn one_connection_asks_several_targets_for_their_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn says_why_a_target_cannot_be_had() {
-    let pair = Pair::builder()
+    // The machine's own resolver may take longer than a dial to say that there is no such name.
+    let names = Preload::build().and_then(|preload| {
+        preload.set_names(&[("nobody.invalid", &[])])?;
+        Ok(preload)
+    });
+    let mut builder = Pair::builder()
         .http()
         .allow("127.0.0.1:*")
-        .allow("*.invalid:*")
-        .start()
-        .await
-        .unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+        .allow("*.invalid:*");
+    if let Ok(names) = &names {
+        builder = builder.server_environment(names.environment());
+    }
+    let pair = builder.start().await.unwrap();
+    // It does not listen, and as long as it is there nobody else does.
+    let unheard = TcpSocket::new_v4().unwrap();
+    unheard.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = unheard.local_addr().unwrap();
     let hang_up = Server::start(|_connection| async { Ok(()) }).unwrap();
     let connect_to = |target: &str| format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
     let get = |url: &str| format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -157,18 +165,28 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
             .await
     })
     .unwrap();
-    let reset = Server::start(|mut connection: TcpStream| async move {
-        // All of the request: closing with bytes unread would destroy the answer.
-        read_head(&mut connection).await?;
-        connection
-            .write_all(b"HTTP/1.0 200 OK\r\n\r\nto the end")
-            .await?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        edge::os::arm_reset(&connection)
+    // A reset may overtake what was sent before it, and then there would be no answer to break off: it waits until that was received.
+    let received = Arc::new(Notify::new());
+    let is_received = received.clone();
+    let reset = Server::start(move |mut connection: TcpStream| {
+        let is_received = is_received.clone();
+        async move {
+            // All of the request: closing with bytes unread would destroy the answer.
+            read_head(&mut connection).await?;
+            connection
+                .write_all(b"HTTP/1.0 200 OK\r\n\r\nto the end")
+                .await?;
+            is_received.notified().await;
+            edge::os::arm_reset(&connection)
+        }
     })
     .unwrap();
     let pair = Pair::builder().http().start().await.unwrap();
-    for (server, version) in [(&short, "1.1"), (&reset, "1.1"), (&reset, "1.0")] {
+    for (server, version, beginning) in [
+        (&short, "1.1", ""),
+        (&reset, "1.1", "to the end"),
+        (&reset, "1.0", "to the end"),
+    ] {
         let mut connection = connect(&pair).await;
         let request = format!(
             "GET http://{0}/ HTTP/{version}\r\nHost: {0}\r\n\r\n",
@@ -176,6 +194,14 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
         );
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains(beginning) {
+            let read = timeout(ANSWER_LIMIT, connection.read_buf(&mut answer)).await;
+            let count = read.expect("the answer stalled").unwrap();
+            assert!(count > 0, "HTTP/{version}: no beginning: {answer:?}");
+        }
+        if !beginning.is_empty() {
+            received.notify_one();
+        }
         let end = timeout(ANSWER_LIMIT, connection.read_to_end(&mut answer))
             .await
             .unwrap();
@@ -328,17 +354,17 @@ async fn curl_downloads_and_uploads_through_the_proxy() {
 }
 
 /// An address of loopback whose connections are never completed: its queue is full. What is returned with it keeps it so.
-async fn silent() -> (SocketAddr, tokio::net::TcpListener, Vec<TcpStream>) {
+async fn silent() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     /// More than the kernel takes into a queue for one.
     const MOST: usize = 16;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let mut queued = Vec::new();
     while queued.len() < MOST {
-        // Loopback answers in microseconds, or never.
-        match timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
+        // Loopback answers in microseconds, or never; on a busy machine perhaps when it is asked again, after a second.
+        match timeout(Duration::from_secs(3), TcpStream::connect(address)).await {
             Ok(connected) => queued.push(connected.unwrap()),
             Err(_) => return (address, listener, queued),
         }

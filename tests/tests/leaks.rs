@@ -44,10 +44,13 @@ async fn descriptors_and_memory_return_after_storms() {
     eventually("descriptors and memory are back", async || {
         let now = Held::by(&pair);
         if now.is_back_at(&before) {
-            Ok(())
-        } else {
-            Err(format!("{before:?}, now {now:?}"))
+            return Ok(());
         }
+        if !now.has_memory_of(&before) {
+            // An allocator gives back what it has kept when it is used again. What leaks becomes more.
+            storm(&pair, &origin).await;
+        }
+        Err(format!("{before:?}, now {now:?}"))
     })
     .await;
 }
@@ -97,7 +100,13 @@ impl Held {
     }
 
     fn is_back_at(&self, before: &Self) -> bool {
-        self.client.is_back_at(&before.client) && self.server.is_back_at(&before.server)
+        self.has_memory_of(before)
+            && self.client.descriptors <= before.client.descriptors
+            && self.server.descriptors <= before.server.descriptors
+    }
+
+    fn has_memory_of(&self, before: &Self) -> bool {
+        self.client.has_memory_of(&before.client) && self.server.has_memory_of(&before.server)
     }
 }
 
@@ -109,8 +118,7 @@ impl Edge {
         }
     }
 
-    fn is_back_at(&self, before: &Self) -> bool {
-        self.descriptors <= before.descriptors
-            && self.resident_bytes <= before.resident_bytes + SLACK_BYTES
+    fn has_memory_of(&self, before: &Self) -> bool {
+        self.resident_bytes <= before.resident_bytes + SLACK_BYTES
     }
 }

@@ -9,6 +9,9 @@ use anyhow::Result;
 use wanproxy_tests::packets::{FAR, From, NEAR, PacketLine, Settings};
 use wanproxy_tests::skip;
 
+/// What has not happened by then never will.
+const LIMIT: Duration = Duration::from_secs(60);
+
 fn line(settings: Settings) -> Option<PacketLine> {
     if let Err(reason) = PacketLine::possible() {
         skip("a test on the packet-level line", &reason);
@@ -85,6 +88,7 @@ fn a_round_trip_takes_both_delays() -> Result<()> {
 
 #[test]
 fn a_rate_holds_back_and_a_full_queue_drops() -> Result<()> {
+    const SENT: u64 = 100;
     let settings = Settings {
         rate_bits_per_s: Some(8_000_000),
         queue_bytes: 30_000,
@@ -97,18 +101,25 @@ fn a_rate_holds_back_and_a_full_queue_drops() -> Result<()> {
     let near = line.near().run(|| UdpSocket::bind((NEAR, 0)))?;
     let address = far.local_addr()?;
     let start = Instant::now();
-    for _ in 0..100 {
+    for _ in 0..SENT {
         near.send_to(&[0; 1000], address)?;
     }
-    far.set_read_timeout(Some(Duration::from_secs(2)))?;
+    far.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut buffer = [0; 2000];
     let mut received = 0u32;
     let mut last = start;
-    while far.recv(&mut buffer).is_ok() {
-        received += 1;
-        last = Instant::now();
-    }
-    let counters = line.counters(From::Near);
+    // Until each of them was dropped or has come, however long the line's thread is held up.
+    let counters = loop {
+        let counters = line.counters(From::Near);
+        if u64::from(received) + counters.dropped >= SENT {
+            break counters;
+        }
+        assert!(start.elapsed() < LIMIT, "{received} came: {counters:?}");
+        if far.recv(&mut buffer).is_ok() {
+            received += 1;
+            last = Instant::now();
+        }
+    };
     assert!(counters.dropped > 0, "{counters:?}");
     assert_eq!(u64::from(received), counters.delivered);
     // 1,028 bytes at a million bytes a second each: never sooner.
@@ -126,12 +137,16 @@ fn a_cut_is_silent_and_tcp_goes_on_behind_it() -> Result<()> {
     let (mut far, _) = listener.accept()?;
     line.cut();
     near.write_all(b"held")?;
+    let written = Instant::now();
+    while line.counters(From::Near).cut == 0 {
+        assert!(written.elapsed() < LIMIT, "nothing came to the cut");
+        thread::sleep(Duration::from_millis(5));
+    }
     far.set_read_timeout(Some(Duration::from_millis(300)))?;
     let mut buffer = [0; 4];
     assert!(far.read_exact(&mut buffer).is_err(), "nothing passes");
-    assert!(line.counters(From::Near).cut > 0);
     line.restore();
-    far.set_read_timeout(Some(Duration::from_secs(60)))?;
+    far.set_read_timeout(Some(LIMIT))?;
     far.read_exact(&mut buffer)?;
     assert_eq!(&buffer, b"held");
     Ok(())

@@ -135,9 +135,10 @@ async fn a_client_whose_address_changes_goes_on() {
     })
     .await;
     transfer.await.unwrap().unwrap();
-    assert!(resumes(pair.client()).await >= 1.0);
     let connection = pair.client().connect("echo").unwrap();
     there_and_back(connection, Payload::random(2), MEBIBYTE, LIMIT)
         .await
         .unwrap();
+    // Not before: the server may know it first.
+    assert!(resumes(pair.client()).await >= 1.0);
 }

@@ -44,6 +44,19 @@ async fn connected(pair: &Pair) -> TcpStream {
     connection
 }
 
+/// The same where the line may be away for a moment, or taken for dead by a busy machine: what comes then is refused after a second.
+async fn connected_at_last(pair: &Pair) -> TcpStream {
+    eventually("a connection to the echo", async || {
+        let mut connection = TcpStream::connect(pair.client().address("echo").unwrap()).await?;
+        connection.write_all(b"?").await?;
+        match connection.read_u8().await? {
+            b'?' => Ok(connection),
+            other => Err(std::io::Error::other(format!("{other}, not ?"))),
+        }
+    })
+    .await
+}
+
 async fn resumes(edge: &EdgeProcess) -> f64 {
     let metrics = edge.metrics().await.unwrap();
     metrics
@@ -62,38 +75,44 @@ async fn large_transfers_both_ways_outlive_a_line_that_is_cut_again_and_again() 
     let line = LineConfig::shaped(60_000_000, Duration::from_millis(10));
     let (pair, _echo) = start(line, "").await;
     let mut transfers = Vec::new();
-    for seed in 0..3 {
-        let connection = connected(&pair).await;
-        transfers.push(tokio::spawn(there_and_back(
-            connection,
-            Payload::random(seed),
-            6 * MEBIBYTE,
-            LIMIT,
-        )));
-    }
     let mut cuts = 0;
-    while !transfers.iter().all(tokio::task::JoinHandle::is_finished) {
-        let before = pair.wan_bytes().unwrap();
-        pair.line().unwrap().cut();
-        cuts += 1;
-        // Something must get over, or it would never end.
-        while pair.wan_bytes().unwrap().since(&before).total() < 2 * MEBIBYTE
-            && !transfers.iter().all(tokio::task::JoinHandle::is_finished)
-        {
-            sleep(Duration::from_millis(5)).await;
+    // Where this task is held up, transfers may be over after fewer cuts; then there are more of them.
+    while cuts < 5 {
+        for _ in 0..3 {
+            let payload = Payload::random(transfers.len() as u64);
+            let connection = connected_at_last(&pair).await;
+            let transfer = there_and_back(connection, payload, 6 * MEBIBYTE, LIMIT);
+            transfers.push(tokio::spawn(transfer));
+        }
+        while !transfers.iter().all(tokio::task::JoinHandle::is_finished) {
+            pair.line().unwrap().cut();
+            cuts += 1;
+            // Something must get over, or it would never end. What did before the cut says nothing of a new line.
+            let before = pair.wan_bytes().unwrap();
+            while pair.wan_bytes().unwrap().since(&before).total() < 2 * MEBIBYTE
+                && !transfers.iter().all(tokio::task::JoinHandle::is_finished)
+            {
+                sleep(Duration::from_millis(5)).await;
+            }
         }
     }
     for transfer in transfers {
         transfer.await.unwrap().unwrap();
     }
-    assert!(cuts >= 5, "{cuts}");
-    let resumed = resumes(pair.client()).await;
+    // The last cut's may come between two looks.
+    let resumed = eventually("status and metrics agree", async || {
+        let resumed = resumes(pair.client()).await;
+        let status = pair.client().status_json().await.unwrap();
+        match status["tunnels"][0]["resumes"].as_f64() {
+            Some(told) if told.total_cmp(&resumed).is_eq() => Ok(resumed),
+            other => Err((resumed, other)),
+        }
+    })
+    .await;
     assert!(
         resumed >= f64::from(cuts - 1),
         "{resumed} resumes after {cuts} cuts"
     );
-    let status = pair.client().status_json().await.unwrap();
-    assert_eq!(status["tunnels"][0]["resumes"].as_f64(), Some(resumed));
     for edge in [pair.client(), pair.server()] {
         let metrics = edge.metrics().await.unwrap();
         let lost = metrics.sum("wanproxy_streams_total", &[("result", "tunnel_lost")]);
@@ -108,7 +127,7 @@ async fn large_transfers_both_ways_outlive_a_line_that_is_cut_again_and_again() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_outlives_a_black_hole() {
     let (pair, _echo) = start(LineConfig::unshaped(), QUICK).await;
-    let mut connection = connected(&pair).await;
+    let mut connection = connected_at_last(&pair).await;
     pair.line().unwrap().block();
     connection.write_all(b"into the dark").await.unwrap();
     eventually("both edges notice", async || {
@@ -149,7 +168,7 @@ async fn a_connection_outlives_a_black_hole() {
 async fn after_the_window_both_ends_of_a_connection_are_reset() {
     let short = format!("{QUICK}resume_window = \"1s\"\n");
     let (pair, _echo) = start(LineConfig::unshaped(), &short).await;
-    let mut connection = connected(&pair).await;
+    let mut connection = connected_at_last(&pair).await;
     pair.line().unwrap().block();
     let ended = timeout(LIMIT, connection.read_u8()).await;
     let error = ended.expect("it hangs for ever").unwrap_err();
@@ -159,7 +178,8 @@ async fn after_the_window_both_ends_of_a_connection_are_reset() {
             let metrics = edge.metrics().await.unwrap();
             let lost = metrics.sum("wanproxy_streams_total", &[("result", "tunnel_lost")]);
             let open = metrics.sum("wanproxy_streams_open", &[]);
-            if (lost, open) == (Some(1.0), Some(0.0)) {
+            // One that was lost before it was there is counted, too.
+            if lost >= Some(1.0) && open == Some(0.0) {
                 Ok(())
             } else {
                 Err((lost, open))

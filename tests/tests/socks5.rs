@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 use wanproxy_tests::origin::{self, Server};
 use wanproxy_tests::pair::Pair;
+use wanproxy_tests::preload::Preload;
 use wanproxy_tests::skip;
 
 /// Codes of RFC 1928, section 6.
@@ -85,21 +86,26 @@ async fn bytes_sent_behind_the_request_arrive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn says_why_a_target_cannot_be_had() {
+    // Where it can be had, no name server is asked, which may take longer than a dial.
+    let preload = Preload::build().ok();
+    if let Some(preload) = &preload {
+        preload.set_names(&[("nobody.invalid", &[])]).unwrap();
+    }
+    let environment = preload.as_ref().map(Preload::environment);
     let pair = Pair::builder()
         .socks5()
         .allow("127.0.0.1:*")
         .allow("[2001:db8::/32]:*")
         .allow("*.invalid:*")
+        .server_environment(environment.unwrap_or_default())
         .start()
         .await
         .unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Bound, so that nobody else gets the port.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     assert_eq!(
-        connect(&pair, &v4(nobody)).await.0,
+        connect(&pair, &v4(nobody.local_addr().unwrap())).await.0,
         REFUSED,
         "nobody listens there"
     );

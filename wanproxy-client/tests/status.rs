@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::thread;
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 struct Config {
     _directory: TempDir,
@@ -95,11 +96,11 @@ fn a_configuration_without_an_endpoint_is_a_usage_error() {
 
 #[test]
 fn an_edge_that_does_not_run_is_a_failure() {
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    assert_refused(&status(&admin(closed), &[]), 1, "is the edge running?");
+    // Bound and not listening: nobody answers there, and nobody else gets the port.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = closed.local_addr().unwrap();
+    assert_refused(&status(&admin(address), &[]), 1, "is the edge running?");
 }
 
 #[test]

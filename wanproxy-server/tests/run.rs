@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::time::SystemTime;
@@ -140,31 +141,31 @@ fn it_is_ready_when_it_listens_and_ends_on_sigterm() {
 
 #[test]
 fn status_shows_it_with_the_token_of_its_configuration() {
-    // The port has to be known beforehand; it is free as long as nobody else asks the system for that very number.
-    let bind = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let made = made(&format!(
-        "[admin]\nbind = \"{bind}\"\ntoken_file = \"admin.token\"\n"
-    ));
-    let token = made.file.with_file_name("admin.token");
-    std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
-    assert!(
-        Command::new("chmod")
-            .arg("600")
-            .arg(&token)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let made = made(&format!("{ADMIN}token_file = \"admin.token\"\n"));
+    let write_token = |name: &str, secret: &str| {
+        let file = made.file.with_file_name(name);
+        std::fs::write(&file, secret).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write_token("admin.token", "0123456789abcdef0123456789abcdef\n");
     let mut edge = Edge::start(&made);
     edge.listening("tunnel");
-    assert_eq!(edge.listening("admin"), bind);
+    let bind = edge.listening("admin");
     assert!(get(bind, "/healthz HTTP/1.0").starts_with("HTTP/1.0 401"));
 
-    let ask =
-        |flags: &[&str]| -> Output { wanproxy(&["status"], &made).args(flags).output().unwrap() };
+    // Asked by a configuration that names the port, and a token of its own: the edge reads its files anew by itself when they change.
+    let text = std::fs::read_to_string(&made.file).unwrap();
+    let asking = made.file.with_file_name("asking.toml");
+    let text = text
+        .replace(ADMIN, &format!("[admin]\nbind = \"{bind}\"\n"))
+        .replace("admin.token", "asking.token");
+    std::fs::write(&asking, text).unwrap();
+    write_token("asking.token", "0123456789abcdef0123456789abcdef\n");
+    let ask = |flags: &[&str]| -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wanproxy-server"));
+        command.arg("status").arg("--config").arg(&asking);
+        command.args(flags).output().unwrap()
+    };
     let output = ask(&[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
@@ -179,7 +180,7 @@ fn status_shows_it_with_the_token_of_its_configuration() {
             .starts_with("{\"edge\":\"server\",\"name\":\"server\",")
     );
 
-    std::fs::write(&token, "another-secret-another-secret\n").unwrap();
+    write_token("asking.token", "another-secret-another-secret\n");
     let output = ask(&[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
@@ -187,6 +188,7 @@ fn status_shows_it_with_the_token_of_its_configuration() {
             .unwrap()
             .contains("401 Unauthorized")
     );
+    write_token("admin.token", "another-secret-another-secret\n");
     edge.signal("-HUP");
     edge.logs("was read anew");
     assert_eq!(ask(&[]).status.code(), Some(0));

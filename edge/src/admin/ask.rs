@@ -184,6 +184,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
 
     /// Answers one connection with `answer` after its request.
@@ -201,7 +203,9 @@ mod tests {
             let _ = socket.write_all(&answer);
             String::from_utf8(request).unwrap()
         });
-        let result = ask(&Bind::Tcp(address), None, "/api/status");
+        // As `ask` does it, with the time of an order: the machine may be busy.
+        let bind = Bind::Tcp(address);
+        let result = request(&bind, None, "GET /api/status", ORDER_TIMEOUT);
         assert_eq!(
             server.join().unwrap(),
             format!("GET /api/status HTTP/1.0\r\nHost: {address}\r\n\r\n")
@@ -258,9 +262,11 @@ mod tests {
 
     #[test]
     fn nobody_there_is_told_with_the_address() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        // Held, so that nobody else listens at the port meanwhile.
+        let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        held.bind(&loopback.into()).unwrap();
+        let address = held.local_addr().unwrap().as_socket().unwrap();
         let error = ask(&Bind::Tcp(address), None, "/").unwrap_err().to_string();
         assert!(
             error.contains(&address.to_string()) && error.ends_with("is the edge running?"),

@@ -356,7 +356,11 @@ async fn without_a_token_there_is_nothing_to_log_in_to() {
 
 /// Reads `socket` until `wanted` has come.
 async fn read_until(socket: &mut TcpStream, wanted: &str) -> String {
-    let mut text = String::new();
+    read_on(socket, String::new(), wanted).await
+}
+
+/// Reads `socket` on after `text` until `wanted` has come, part of which may be in `text`.
+async fn read_on(socket: &mut TcpStream, mut text: String, wanted: &str) -> String {
     let mut buffer = [0; 4096];
     while !text.contains(wanted) {
         let count = socket.read(&mut buffer).await.unwrap();
@@ -375,14 +379,12 @@ async fn the_live_figures_come_as_events_to_a_bounded_number_of_readers() {
     let refused = loop {
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(request.as_bytes()).await.unwrap();
-        let mut head = read_until(&mut socket, "\r\n\r\n").await;
+        let head = read_until(&mut socket, "\r\n\r\n").await;
         if head.starts_with("HTTP/1.1 503") {
             break head;
         }
         assert!(head.contains("content-type: text/event-stream"), "{head}");
-        if !head.contains("event: snapshot") {
-            head += &read_until(&mut socket, "event: snapshot").await;
-        }
+        read_on(&mut socket, head, "event: snapshot").await;
         readers.push(socket);
         assert!(readers.len() < 100);
     };

@@ -260,7 +260,14 @@ mod tests {
             thread::sleep(PREDECESSOR_GONE_WITHIN / 10);
             drop(held);
         });
-        open_patiently(&path).unwrap();
+        // On a busy machine it may take longer to die than is waited for. Then that was waited for in full.
+        let opened = (0..10).find_map(|_| {
+            let begun = Instant::now();
+            let opened = open_patiently(&path).ok();
+            assert!(opened.is_some() || begun.elapsed() >= PREDECESSOR_GONE_WITHIN);
+            opened
+        });
+        assert!(opened.is_some());
         dying.join().unwrap();
     }
 

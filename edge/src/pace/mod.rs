@@ -16,6 +16,11 @@ pub use stream::{PacedReceive, PacedSend, paced};
 
 use crate::config::Rate;
 
+/// The runtime's clock, which tests stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
@@ -52,7 +57,7 @@ impl Pace {
         if state.rate == rate {
             return;
         }
-        let now = Instant::now();
+        let now = now();
         *state = State {
             rate,
             generation: state.generation + 1,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use codec::frame::Reason;
 use tokio::time::{Sleep, sleep};
 
-use super::{Direction, Pace};
+use super::{Direction, Pace, now};
 use crate::relay::{StreamReceive, StreamSend};
 
 /// Pieces that are taken out of the tunnel ahead of their turn, so that a reset is noticed while one waits. The stream's window bounds them too.
@@ -132,11 +132,6 @@ impl Drop for Turn {
     fn drop(&mut self) {
         self.used(0);
     }
-}
-
-/// The runtime's clock, which tests stop.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 /// LAN to WAN, at a rate.

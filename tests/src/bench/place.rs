@@ -1,25 +1,18 @@
 //! Where a pair of programs runs: both on loopback, or at the two ends of an emulated line.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 
+use crate::free_port;
 use crate::packets::{FAR, PacketLine, Settings, Space};
 
 /// Fixes which packets of a lossy line are lost.
 const SEED: u64 = 20_260;
-
-/// Ports are taken from here up to where the system takes those of outgoing connections: one of these that is free stays so until a program has it.
-const FIRST_PORT: u16 = 20_000;
-
-/// Where the system begins, if it does not say so.
-const OUTGOING_PORTS: u16 = 32_768;
 
 /// Threads that make the load, on each side. The programs under test have the machine's cores as well.
 const LOAD_THREADS: usize = 2;
@@ -141,22 +134,9 @@ impl Place {
         }
     }
 
-    /// A port that nobody uses on that side right now, neither for TCP nor for UDP, and that no other call has returned lately.
+    /// A [`free_port`] of that side.
     pub(super) fn free_port(&self, side: Side) -> Result<u16> {
-        static TRIED: AtomicU16 = AtomicU16::new(0);
-        let ports = FIRST_PORT..outgoing_ports().max(FIRST_PORT + 1000);
-        // Two runs on one machine begin elsewhere.
-        let start = u16::try_from(std::process::id() % 1000).unwrap_or_default();
-        self.run(side, || {
-            for _ in ports.clone() {
-                let tried = TRIED.fetch_add(1, Ordering::Relaxed).wrapping_add(start);
-                let port = ports.start + tried % (ports.end - ports.start);
-                if is_free(port) {
-                    return Ok(port);
-                }
-            }
-            Err(io::ErrorKind::AddrInUse.into())
-        })
+        self.run(side, free_port)
     }
 
     /// A runtime whose sockets belong to that side, as long as they are made by its tasks.
@@ -185,55 +165,5 @@ impl Place {
             (Self::Line(line), Side::Near) => Some(line.near()),
             (Self::Line(line), Side::Far) => Some(line.far()),
         }
-    }
-}
-
-fn is_free(port: u16) -> bool {
-    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    // Without the option by which a port with connections of an earlier listener counts as free: not every program sets it.
-    let bound = TcpSocket::new_v4().and_then(|socket| socket.bind(address).map(|()| socket));
-    bound.is_ok() && UdpSocket::bind(address).is_ok()
-}
-
-/// The first of the ports that the system gives to outgoing connections.
-fn outgoing_ports() -> u16 {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-    let range = range.unwrap_or_default();
-    let first = range.split_whitespace().next();
-    first
-        .and_then(|port| port.parse().ok())
-        .unwrap_or(OUTGOING_PORTS)
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use std::net::TcpListener;
-
-    use super::*;
-
-    #[test]
-    fn ports_are_free_distinct_and_not_those_of_outgoing_connections() {
-        let place = Place::Loopback;
-        let mut ports: Vec<u16> = (0..50)
-            .map(|_| place.free_port(Side::Near).unwrap())
-            .collect();
-        let held: Vec<TcpListener> = ports
-            .iter()
-            .filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).ok())
-            .collect();
-        // Whoever else is on this machine may have taken one since.
-        assert!(held.len() > 40, "{held:?}");
-        assert!(
-            !held
-                .iter()
-                .any(|held| is_free(held.local_addr().unwrap().port()))
-        );
-        if outgoing_ports() > FIRST_PORT + 1000 {
-            assert!(ports.iter().all(|port| *port < outgoing_ports()));
-        }
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), 50);
     }
 }

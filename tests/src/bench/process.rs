@@ -114,7 +114,7 @@ impl Drop for Process {
         let tree: Vec<Living> = self.tree().into_iter().filter_map(Living::of).collect();
         signal(&tree, Signal::TERM);
         let begin = Instant::now();
-        let mut is_killed = false;
+        let mut killed: Option<Instant> = None;
         loop {
             let is_ended = !matches!(self.child.try_wait(), Ok(None));
             let rest: Vec<Living> = tree.iter().copied().filter(Living::lives).collect();
@@ -122,13 +122,16 @@ impl Drop for Process {
             if is_ended && rest.is_empty() {
                 return;
             }
-            if begin.elapsed() > KILL_TIMEOUT {
-                eprintln!("  {} does not end: {rest:?}", self.name);
-                return;
-            }
-            if begin.elapsed() > END_TIMEOUT && !is_killed {
-                signal(&rest, Signal::KILL);
-                is_killed = true;
+            match killed {
+                None if begin.elapsed() > END_TIMEOUT => {
+                    signal(&rest, Signal::KILL);
+                    killed = Some(Instant::now());
+                }
+                Some(killed) if killed.elapsed() > KILL_TIMEOUT => {
+                    eprintln!("  {} does not end: {rest:?}", self.name);
+                    return;
+                }
+                _ => {}
             }
             std::thread::sleep(END_PAUSE);
         }

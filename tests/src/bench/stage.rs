@@ -22,7 +22,7 @@ use crate::origin::Server;
 use crate::pair::Programs;
 
 /// A pair that has carried no byte by then never will.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One attempt to carry a byte.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);

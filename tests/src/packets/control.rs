@@ -17,7 +17,7 @@ use super::{From, PacketCounters, Router};
 const NAME: &[u8] = b"wanproxy-line";
 
 /// Nothing that is asked takes time.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A longer request is none of ours.
 const MAX_REQUEST_BYTES: u64 = 64;

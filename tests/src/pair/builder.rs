@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::config::Listener;
 use super::{CLIENT_NAME, EdgeProcess, Pair, Programs, Show, commands, config};
+use crate::free_port;
 use crate::line::{Line, LineConfig};
 use crate::packets::{FAR, PacketLine, Place};
 
@@ -164,7 +165,10 @@ impl PairBuilder {
         };
 
         commands::init(&programs, &server_directory, &allow).await?;
-        config::write_server(&server_directory, self.places.tunnel, &self.server_toml)?;
+        // Not one that the system chooses: somebody else could be given it while the server is started again.
+        let port = self.places.server.run(free_port)?;
+        let tunnel = (self.places.tunnel, port).into();
+        config::write_server(&server_directory, tunnel, &self.server_toml)?;
         let server = EdgeProcess::start_in(
             self.places.server.with_environment(self.server_environment),
             programs.server(),
@@ -172,7 +176,6 @@ impl PairBuilder {
         )
         .await?;
         let tunnel = server.tunnel_address()?;
-        config::fix_tunnel_address(server.config(), tunnel)?;
 
         let line = self
             .line

@@ -1,6 +1,6 @@
 //! The configuration files of a pair: what the programs' own commands wrote, with changes merged in.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -21,15 +21,10 @@ pub(super) struct Listener {
     pub(super) target: Option<String>,
 }
 
-/// Changes the `server.toml` in `directory`: free ports, and what `extra` says.
-pub(super) fn write_server(directory: &Path, tunnel: Ipv4Addr, extra: &str) -> Result<()> {
-    let changes = format!("[tunnel]\nlisten = \"{tunnel}:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n");
+/// Changes the `server.toml` in `directory`: where it takes tunnels, a free port for its admin endpoint, and what `extra` says.
+pub(super) fn write_server(directory: &Path, tunnel: SocketAddr, extra: &str) -> Result<()> {
+    let changes = format!("[tunnel]\nlisten = \"{tunnel}\"\n[admin]\nbind = \"127.0.0.1:0\"\n");
     change(&directory.join("server.toml"), &[&changes, extra])
-}
-
-/// From now on the server takes tunnels at this very address, so that it can be started again.
-pub(super) fn fix_tunnel_address(config: &Path, address: SocketAddr) -> Result<()> {
-    change(config, &[&format!("[tunnel]\nlisten = \"{address}\"\n")])
 }
 
 /// Changes the `client.toml` in `directory`: the server's address, the listeners, and what `extra` says.

@@ -100,10 +100,11 @@ async fn open(browser: &Browser, edge: &EdgeProcess) {
 
 async fn is_live(browser: &Browser) {
     eventually("the page is live", async || {
-        let script = "return document.getElementById('connection').dataset.state";
-        match browser.text(script).await.unwrap() {
-            state if state == "live" => Ok(()),
-            state => Err(state),
+        // One that is being loaded has no such element yet, or nothing that a script could run in.
+        let script = "return document.getElementById('connection')?.dataset.state ?? ''";
+        match browser.text(script).await {
+            Ok(state) if state == "live" => Ok(()),
+            other => Err(other),
         }
     })
     .await;

@@ -134,6 +134,8 @@ async fn an_edge_that_has_done_nothing_says_so() {
     let Some((browser, _one)) = browser("the dashboard of an idle edge").await else {
         return;
     };
+    // A page whose edge goes away before the next one is opened would complain on the console.
+    let mut servers = Vec::new();
     for (edge, words) in [
         ("server", "No client has opened a stream yet."),
         ("client", "There is no [[listen]] section"),
@@ -143,7 +145,8 @@ async fn an_edge_that_has_done_nothing_says_so() {
             name: "idle".to_owned(),
             ..Status::default()
         };
-        let (address, _server) = serve(status).await;
+        let (address, server) = serve(status).await;
+        servers.push(server);
         browser.open(&address).await.unwrap();
         is_live(&browser).await;
         let text = browser

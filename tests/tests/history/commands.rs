@@ -1,7 +1,9 @@
 //! `history stats | verify | clear`, on edges that run and on edges that do not.
 
+use tokio::net::TcpSocket;
 use wanproxy_tests::pair::{Output, run_command};
 
+use super::limits::is_remembered;
 use super::*;
 
 /// Which edge is meant.
@@ -123,7 +125,8 @@ async fn a_running_edge_is_asked() {
         }
     })
     .await;
-    file.is_warm(&pair).await;
+    // What came while one side was still giving up what it had is not kept.
+    is_remembered(&file, &pair).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,10 +257,10 @@ async fn who_cannot_be_asked_is_named() {
             );
             assert_eq!(refused.stderr.lines().count(), 1);
         }
-        // Nobody listens where it is asked.
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let nowhere = closed.local_addr().unwrap();
-        drop(closed);
+        // Nobody listens where it is asked, and nobody else gets that port meanwhile.
+        let taken = TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let nowhere = taken.local_addr().unwrap();
         let refused = command(&pair, side, &["stats"], Some(nowhere)).await;
         assert_eq!(refused.code, Some(1));
         assert!(

@@ -27,9 +27,8 @@ async fn four_services() -> (Pair, HttpOrigin) {
     (pair, origin)
 }
 
-/// Waits until the tunnel holds the histories of all three domains on both sides.
+/// Waits until the tunnel holds the histories of all three domains on both sides, and all that is on disk is found.
 async fn all_settled(pair: &Pair) {
-    settled(pair).await;
     eventually("both isolated domains are in use", async || {
         for (edge, peer) in [(pair.client(), "server"), (pair.server(), CLIENT_NAME)] {
             let page = history(edge).await;
@@ -42,6 +41,7 @@ async fn all_settled(pair: &Pair) {
         Ok(())
     })
     .await;
+    settled(pair).await;
 }
 
 /// What the file costs on the line through a listener.
@@ -86,6 +86,7 @@ async fn an_isolated_service_has_a_history_of_its_own_that_survives() {
     is_cold(&pair, &two, "alone").await;
     is_cold(&pair, &two, "http").await;
     is_cold(&pair, &two, "apart").await;
+    written(&pair).await;
     restart_all(&mut pair).await;
     for (file, listener) in [
         (&one, "http"),
@@ -122,6 +123,7 @@ async fn a_service_that_is_off_reads_and_leaves_nothing() {
     // Nor does it see what another has.
     is_cold(&pair, &file, "http").await;
     is_cold(&pair, &file, "never").await;
+    written(&pair).await;
     restart_all(&mut pair).await;
     is_warm(&pair, &file, "http").await;
     is_cold(&pair, &file, "never").await;

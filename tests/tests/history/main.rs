@@ -120,11 +120,18 @@ async fn shared_with(edge: &EdgeProcess, peer: &str) -> Value {
     found.cloned().unwrap_or(Value::Null)
 }
 
-/// Waits until the tunnel holds the histories on both sides.
+/// Waits until the tunnel holds the histories on both sides. It is the only one then: they may be with an older one that has not ended yet.
 async fn settled(pair: &Pair) {
     eventually("the tunnel has its histories", async || {
         if !pair.client().is_ready().await {
             return Err("no tunnel".to_owned());
+        }
+        for edge in [pair.client(), pair.server()] {
+            let status = edge.status_json().await.map_err(|e| e.to_string())?;
+            let tunnels = status["tunnels"].as_array().unwrap();
+            if tunnels.len() != 1 || tunnels[0]["state"] != "up" {
+                return Err(format!("not one tunnel that is up: {tunnels:?}"));
+            }
         }
         let client = shared_with(pair.client(), "server").await;
         let server = shared_with(pair.server(), CLIENT_NAME).await;
@@ -170,7 +177,20 @@ async fn stop_written(pair: &mut Pair) {
     stop_both(pair).await;
 }
 
+/// Ends both edges as an operator would, if they still run, and starts them again.
+///
+/// Each has all the time it takes: one that is restarted in a hurry is killed after two seconds, in which a busy machine may not have
+/// written the last bytes. And both have ended before one starts: a tunnel of the old client with the new server may have the histories
+/// yet when the new client comes.
 async fn restart_both(pair: &mut Pair) {
+    if pair.server().id().is_ok() {
+        pair.server().signal(Signal::TERM).unwrap();
+        pair.server_mut().exit(STALL_LIMIT).await.unwrap();
+    }
+    if pair.client().id().is_ok() {
+        pair.client().signal(Signal::TERM).unwrap();
+        pair.client_mut().exit(STALL_LIMIT).await.unwrap();
+    }
     pair.restart_server().await.unwrap();
     pair.restart_client().await.unwrap();
     settled(pair).await;

@@ -66,7 +66,7 @@ async fn what_is_no_file_of_ours_is_in_nobodys_way() {
     for thing in NO_FILES {
         for names in rounds {
             file.cost(&pair).await;
-            stop_both(&mut pair).await;
+            stop_written(&mut pair).await;
             for directory in directories(&pair) {
                 for name in ["rooms", "rooms.new"] {
                     put(thing, &directory.join(name), &outside);
@@ -262,8 +262,8 @@ async fn files_of_another_machine_give_nothing_and_take_nothing() {
     );
     file.cost(&pair).await;
     theirs.cost(&others).await;
-    stop_both(&mut pair).await;
-    stop_both(&mut others).await;
+    stop_written(&mut pair).await;
+    stop_written(&mut others).await;
     let [server, _] = directories(&pair);
     let [their_server, their_client] = directories(&others);
     // Of the same names: another server's history with its own branch-1.

@@ -71,6 +71,20 @@ async fn edges_that_are_killed_in_the_midst_of_a_transfer_deliver_exact_bytes_af
     before.is_warm(&pair).await;
 }
 
+/// Waits until an edge has noticed that the other one is gone: its old tunnel is not taken for the next one then.
+async fn has_lost_its_line(edge: &EdgeProcess) {
+    eventually("the line is lost", async || {
+        let status = edge.status_json().await.unwrap();
+        let tunnels = status["tunnels"].as_array().unwrap();
+        if tunnels.iter().any(|tunnel| tunnel["state"] == "up") {
+            Err(status)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_edge_that_is_killed_is_met_by_the_other() {
     let (mut pair, origin) = measured("", "").await;
@@ -79,11 +93,13 @@ async fn one_edge_that_is_killed_is_met_by_the_other() {
     written(&pair).await;
     pair.server().signal(Signal::KILL).unwrap();
     pair.server_mut().exit(STALL_LIMIT).await.unwrap();
+    has_lost_its_line(pair.client()).await;
     pair.restart_server().await.unwrap();
     settled(&pair).await;
     file.is_warm(&pair).await;
     pair.client().signal(Signal::KILL).unwrap();
     pair.client_mut().exit(STALL_LIMIT).await.unwrap();
+    has_lost_its_line(pair.server()).await;
     pair.restart_client().await.unwrap();
     settled(&pair).await;
     file.is_warm(&pair).await;

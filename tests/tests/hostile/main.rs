@@ -61,7 +61,35 @@ impl Scene {
             }
         })
         .await;
+        // So that the next tunnel has the histories from its first block on, they are open, and nobody else has them. A tunnel has them
+        // until it has ended; one that only lost its line gives way.
+        eventually("its histories are open", async || {
+            let (_, text) = pair.server().page("/api/history").await.unwrap();
+            let page: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let domains = page["domains"].as_array().unwrap();
+            let in_use =
+                |line: &serde_json::Value| line["peer"] == "intruder" && line["in_use"] == true;
+            if domains.iter().any(in_use) {
+                Ok(())
+            } else {
+                Err(page)
+            }
+        })
+        .await;
         drop(honest_so_far);
+        eventually("the server has seen it leave", async || {
+            let status = pair.server().status_json().await.unwrap();
+            let tunnels = status["tunnels"].as_array().unwrap();
+            let stays = |tunnel: &serde_json::Value| {
+                tunnel["peer"] == "intruder" && tunnel["state"] != "detached"
+            };
+            if tunnels.iter().any(stays) {
+                Err(status)
+            } else {
+                Ok(())
+            }
+        })
+        .await;
         let intruder = pair.client_directory("intruder");
         Self {
             pair,

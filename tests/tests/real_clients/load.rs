@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use wanproxy_tests::eventually;
 use wanproxy_tests::payload::Payload;
 
 use crate::server::Server;
@@ -68,15 +69,20 @@ async fn iperf3_counts_every_byte_both_ways() {
     let mut command = ground.far(&iperf);
     command.args([
         "--server",
+        "--forceflush",
         "--bind",
         &address.ip().to_string(),
         "--port",
         &address.port().to_string(),
     ]);
-    let _server = Server::start(&ground, command, address).await;
+    let iperf_server = Server::start(&ground, command, address).await;
     let mut stage = ground.pair(&[("iperf", address)]).await;
+    // The first one was to see whether it answers.
+    let mut served = 1;
     for reverse in [false, true] {
         for server in [address, stage.listener("iperf")] {
+            listens_again(&iperf_server, served).await;
+            served += 1;
             let mut command = stage.ground.near(&iperf);
             command
                 .args(["--json", "--bytes", &IPERF_BYTES.to_string()])
@@ -108,4 +114,18 @@ async fn iperf3_counts_every_byte_both_ways() {
         }
     }
     stage.report();
+}
+
+/// Waits until iperf3 listens again after so many clients: it serves one at a time, refuses others meanwhile, and then closes the socket
+/// that it listened at and opens another one. Its client does not wait for that.
+async fn listens_again(server: &Server, served: usize) {
+    eventually("iperf3 listens again", async || {
+        let said = server.said();
+        if said.matches("Server listening on ").count() > served {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    })
+    .await;
 }

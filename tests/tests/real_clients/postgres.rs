@@ -4,6 +4,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
+use wanproxy_tests::eventually;
 use wanproxy_tests::pair::Signal;
 
 use crate::server::Server;
@@ -89,6 +90,18 @@ async fn psql_dumps_and_restores_fifty_megabytes() {
     let mut stage = ground.pair(&[("sql", address)]).await;
     let way = stage.listener("sql");
 
+    // It takes connections before it answers questions.
+    eventually("PostgreSQL answers", async || {
+        let question = sql(&stage, &psql, address, "postgres", "SELECT 1");
+        let output = tokio::process::Command::from(question).output().await;
+        let output = output.unwrap();
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    })
+    .await;
     let fill = format!(
         "CREATE TABLE rows AS SELECT i, 'customer ' || md5(i::text) AS name, 'note ' || repeat(md5((i * 7)::text), 1) || ' of ' || i % 97 AS note \
          FROM generate_series(1, {ROWS}) i"

@@ -17,6 +17,7 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Server {
     child: Child,
+    log: PathBuf,
     ends_by: Signal,
 }
 
@@ -32,13 +33,14 @@ impl Server {
         let shown = format!("{command:?}");
         let mut server = Self {
             child: command.spawn().unwrap(),
+            log,
             ends_by: Signal::TERM,
         };
         eventually("a server answers", async || {
             if ground.answers_far(address) {
                 return Ok(());
             }
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let said = server.said();
             if let Some(status) = server.child.try_wait().unwrap() {
                 panic!("{shown} ended ({status}): {said}");
             }
@@ -46,6 +48,11 @@ impl Server {
         })
         .await;
         server
+    }
+
+    /// All that it has printed so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Ends by another signal than SIGTERM.

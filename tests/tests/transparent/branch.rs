@@ -183,6 +183,17 @@ impl Branch {
         lan["total"].as_u64().unwrap()
     }
 
+    /// Waits until so many streams of the listener are counted; while one ends, it is counted twice or not at all.
+    pub async fn has_carried(&self, streams: u64) {
+        eventually("the listener's streams are counted", async || {
+            match self.streams().await {
+                found if found == streams => Ok(()),
+                found => Err(found),
+            }
+        })
+        .await;
+    }
+
     /// Waits for a line of the client's log.
     pub async fn client_logs(&self, part: &str) {
         logged(self.pair.client(), part).await;

@@ -53,12 +53,14 @@ async fn carries(branch: &Branch, options: &[&str]) {
     assert!(alone.is_err(), "there is a way around the tunnel");
     let rules = branch.rules(options);
     branch.load(&rules);
+    let mut streams = 0;
     for ip in TARGET {
-        let before = branch.streams().await;
         branch.curl(&branch.host, ip);
-        assert_eq!(branch.streams().await, before + 1, "{ip}");
+        branch.has_carried(streams + 1).await;
         // The server edge dials, so it is seen.
         let seen = branch.seen(&branch.host, ip).ip();
+        branch.has_carried(streams + 2).await;
+        streams += 2;
         assert_ne!(seen, IpAddr::V4(BRANCH.host.0));
         assert_ne!(seen, IpAddr::V6(BRANCH.host.1));
     }
@@ -79,11 +81,12 @@ async fn carries_own(branch: &Branch) {
     let rules = branch.rules(&["--local"]);
     branch.load(&rules);
     let router = branch.line.near();
+    let mut streams = 0;
     for ip in TARGET {
-        let before = branch.streams().await;
         branch.curl(router, ip);
         branch.curl(&branch.host, ip);
-        assert_eq!(branch.streams().await, before + 2, "{ip}");
+        streams += 2;
+        branch.has_carried(streams).await;
         quic_is_rejected(router, ip);
     }
 }
@@ -117,12 +120,23 @@ async fn the_edges_own_connections_are_left_alone_by_their_mark() {
     }
 }
 
-/// A second of iperf3, by IPv6 from the target to the host.
+/// A second of iperf3, by IPv6 from the target to the host; more, if this machine was so busy that nothing arrived in that one.
 fn iperf(branch: &Branch, ip: IpAddr) {
     if !has("iperf3") {
         skip("iperf3 through the tunnel", "it needs the program iperf3");
         return;
     }
+    // The far end counts until it hears, by another connection, that the time is over; what is in the tunnel then is not counted.
+    let arrives = |seconds: &str| {
+        let report = iperf_for(branch, ip, seconds);
+        let counted = |sum: &str| report["end"][sum]["bytes"].as_u64() > Some(0);
+        counted("sum_sent") && counted("sum_received")
+    };
+    assert!(arrives("1") || arrives("20"), "{ip}: nothing arrives");
+}
+
+/// The client's report of so many seconds of it.
+fn iperf_for(branch: &Branch, ip: IpAddr, seconds: &str) -> serde_json::Value {
     let mut server = branch
         .target
         .command("iperf3")
@@ -142,17 +156,13 @@ fn iperf(branch: &Branch, ip: IpAddr) {
     let address = ip.to_string();
     let mut command = branch.host.command("iperf3");
     command.args(["--client", &address, "--port", IPERF, "--json"]);
-    command.args(["--time", "1"]);
+    command.args(["--time", seconds]);
     if ip.is_ipv6() {
         command.arg("--reverse");
     }
-    let report: serde_json::Value = serde_json::from_slice(&must(&mut command)).unwrap();
-    // The far end counts until it hears, by another connection, that the second is over; what is in the tunnel then is not counted.
-    for sum in ["sum_sent", "sum_received"] {
-        let bytes = report["end"][sum]["bytes"].as_u64();
-        assert!(bytes > Some(0), "{ip}: {report}");
-    }
+    let report = serde_json::from_slice(&must(&mut command)).unwrap();
     server.wait().unwrap();
+    report
 }
 
 /// UDP to port 443 is answered at once: there is nothing, take TCP.

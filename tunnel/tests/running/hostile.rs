@@ -24,7 +24,12 @@ struct Stage {
 impl Stage {
     async fn new() -> Self {
         let authority = Authority::new();
-        let server = Server::start(&authority, environment("hq", INLINE_BELOW_BYTES)).await;
+        let hq = Environment {
+            // Nobody who misbehaves here answers a Ping, and that shall not be what ends a tunnel.
+            heartbeat: PATIENCE,
+            ..environment("hq", INLINE_BELOW_BYTES)
+        };
+        let server = Server::start(&authority, hq).await;
         Self {
             authority,
             environment: environment("evil", INLINE_BELOW_BYTES),

@@ -10,8 +10,8 @@ use crate::support::{
     receive_all, send, send_all, spec,
 };
 
-/// Short enough for a test; three of them make a line dead.
-const HEARTBEAT: Duration = Duration::from_millis(200);
+/// Three of them make a line dead. Two are waited for an answer, which a busy machine shall give within that time.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_line_that_is_cut_in_mid_transfer_resets_both_sides_and_leaves_nothing() {
@@ -102,16 +102,14 @@ fn an_idle_line_that_is_alive_is_not_given_up() {
     on_runtime(async {
         let authority = Authority::new();
         let mut hq = environment("hq", INLINE_BELOW_BYTES);
-        hq.heartbeat = HEARTBEAT / 10;
+        hq.heartbeat = HEARTBEAT;
         let server = Server::start(&authority, hq).await;
         let mut branch = environment("branch-1", INLINE_BELOW_BYTES);
-        branch.heartbeat = HEARTBEAT / 10;
+        branch.heartbeat = HEARTBEAT;
         let connector = connect(&[server.address], authority.client("branch-1"), branch);
         let tunnel = connector.tunnel(PATIENCE).await.unwrap();
-        // Pings and pongs are all that is sent: about 30 bytes each, so this is many heartbeats.
-        while tunnel.links().first().unwrap().counters.sent_bytes() < 3_000 {
-            tokio::task::yield_now().await;
-        }
+        // Pings and pongs are all that is sent; without them it would be dead by then.
+        tokio::time::sleep(HEARTBEAT * 4).await;
         assert!(tunnel.is_up());
     });
 }
@@ -157,6 +155,10 @@ fn opens_that_race_with_the_end_of_a_tunnel_all_get_an_answer() {
                 let mut streams = Vec::new();
                 while let Ok(stream) = opener.open(spec()) {
                     streams.push(stream);
+                    // However late the end comes, there shall be memory for all: one that is refused has another end.
+                    if streams.len() > 300 {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
                 }
                 streams
             });

@@ -1,7 +1,7 @@
 //! A tunnel that loses its line and finds it again: the streams go on, and only who may carry on with a tunnel does.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use codec::frame::{Hello, HelloStatus, Secret};
@@ -15,7 +15,7 @@ use crate::identities::Authority;
 use crate::raw::{RawLink, hello};
 use crate::support::{
     INLINE_BELOW_BYTES, Line, PATIENCE, Server, connect, environment, on_runtime, payload, receive,
-    receive_all, send_all, spec,
+    receive_all, send_all, spec, until,
 };
 
 /// Short enough for a test; three of them make a line dead.
@@ -123,7 +123,8 @@ fn streams_go_on_over_a_line_that_is_cut_again_and_again() {
         assert!(cuts >= 3, "{cuts}");
         assert!(tunnel.is_up());
         let of_peer = stage.client.counters.peer("hq");
-        assert_eq!(of_peer.resumes.get(), cuts);
+        // The line may be lost once more just now, and one of the two counts that before the other.
+        until(|| of_peer.resumes.get() == tunnel.resumes()).await;
         assert_eq!(stage.server.acceptor.tunnels().len(), 1, "the same tunnel");
     });
 }
@@ -151,7 +152,9 @@ fn a_black_hole_that_only_the_client_notices_is_left() {
         for sender in senders {
             sender.await.unwrap();
         }
-        assert!(tunnel.resumes() >= 1 && far_tunnel.resumes() == tunnel.resumes());
+        // A machine that is busy for three heartbeats looks like another black hole, whose end one side counts before the other.
+        assert!(tunnel.resumes() >= 1 && far_tunnel.resumes() >= 1);
+        assert!(tunnel.is_up() && far_tunnel.is_up());
     });
 }
 
@@ -288,11 +291,8 @@ fn a_machine_of_the_same_identity_leaves_others_alone_that_have_their_line() {
 #[test]
 fn a_client_that_begins_anew_behind_a_silent_line_ends_what_it_had() {
     on_runtime(async {
-        let server = Environment {
-            heartbeat: HEARTBEAT * 5,
-            ..resumable("hq")
-        };
-        let mut stage = Stage::of(resumable("branch-1"), server).await;
+        // The server waits five seconds, a heartbeat, for an answer: the other one gives it even if this machine is busy.
+        let mut stage = Stage::new().await;
         let tunnel = stage.tunnel().await;
         let (_near_send, _near_recv) = tunnel.open(spec()).unwrap().split();
         let (_far_send, mut far_recv) = stage.server.accept().await.split();
@@ -364,6 +364,7 @@ fn another_server_takes_new_streams_while_the_line_to_the_first_is_away() {
         let tunnel = connector.tunnel(PATIENCE).await.unwrap();
         let (near_send, _near_recv) = tunnel.open(spec()).unwrap().split();
         let (_far_send, far_recv) = first.accept().await.split();
+        let away = Instant::now();
         line.close();
         line.cut();
         detached(&tunnel).await;
@@ -379,7 +380,19 @@ fn another_server_takes_new_streams_while_the_line_to_the_first_is_away() {
         assert_eq!(receive_all(far_recv).await, payload(20_000));
         assert_eq!(tunnel.resumes(), 1);
         drop((_near_recv, _far_send));
-        tunnel.ended().await;
+        let has_new_streams = || {
+            let present = connector.present();
+            present.is_some_and(|present| {
+                let mut links = present.links().into_iter();
+                links.any(|link| link.address == line.address)
+            })
+        };
+        tokio::select! {
+            _ = tunnel.ended() => {}
+            // Servers that go first are looked for every ten seconds, give or take a quarter: if all this took so long, this tunnel has the
+            // new streams again.
+            () = until(has_new_streams) => assert!(away.elapsed() > Duration::from_secs(7)),
+        }
         assert!(other.is_up());
     });
 }
@@ -388,7 +401,12 @@ fn another_server_takes_new_streams_while_the_line_to_the_first_is_away() {
 fn only_who_proves_that_the_tunnel_is_its_own_carries_on_with_it() {
     on_runtime(async {
         let authority = Authority::new();
-        let server = Server::start(&authority, resumable("hq")).await;
+        let hq = Environment {
+            // What speaks here answers no Ping.
+            heartbeat: PATIENCE,
+            ..resumable("hq")
+        };
+        let server = Server::start(&authority, hq).await;
         let client = resumable("branch-1");
         let own = authority.client("branch-1");
         let mut first = RawLink::to(server.address, &*own, &client).await;
@@ -431,28 +449,31 @@ fn only_who_proves_that_the_tunnel_is_its_own_carries_on_with_it() {
             .await;
         assert_eq!(answer.status, HelloStatus::UnknownTunnel);
         // A proof of another secret, generation, link index or connection, and none.
-        let mut link = RawLink::to(server.address, &*own, &client).await;
-        let of_this_link = link.proof(&secret, 1);
-        let wrong = [
-            resuming(link.proof(&Secret([1; 32]), 1), 1),
-            resuming(of_this_link, 2),
-            Hello {
-                link_index: 1,
-                ..resuming(of_this_link, 1)
-            },
-            resuming(of_this_link, 1),
-            Hello {
-                proof: None,
-                ..resuming(of_this_link, 1)
-            },
-        ];
-        for hello in wrong {
+        for case in 0..5 {
+            let beside = RawLink::to(server.address, &*own, &client).await;
             let mut link = RawLink::to(server.address, &*own, &client).await;
-            assert_eq!(link.greet(hello).await.status, HelloStatus::ProofWrong);
+            let right = link.proof(&secret, 1);
+            let wrong = match case {
+                0 => resuming(link.proof(&Secret([1; 32]), 1), 1),
+                1 => resuming(right, 2),
+                2 => Hello {
+                    link_index: 1,
+                    ..resuming(right, 1)
+                },
+                3 => resuming(beside.proof(&secret, 1), 1),
+                _ => Hello {
+                    proof: None,
+                    ..resuming(right, 1)
+                },
+            };
+            let answer = link.greet(wrong).await;
+            assert_eq!(answer.status, HelloStatus::ProofWrong, "{case}");
         }
         assert!(!tunnel.is_attached() && tunnel.resumes() == 0);
         // The right one; and again for the same generation, which is over.
-        let answer = link.greet(resuming(of_this_link, 1)).await;
+        let mut link = RawLink::to(server.address, &*own, &client).await;
+        let proof = link.proof(&secret, 1);
+        let answer = link.greet(resuming(proof, 1)).await;
         assert_eq!(answer.status, HelloStatus::Accepted);
         assert_eq!((answer.tunnel, answer.secret), (Some(id), None));
         resumed(&tunnel, 1).await;

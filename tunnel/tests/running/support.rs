@@ -23,7 +23,7 @@ use tunnel::stream::{IncomingStream, RecvHalf, SendHalf, StreamError, StreamHand
 use crate::identities::Authority;
 
 /// No test waits longer for anything; none should come near.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The default of `inline_below`.
 pub const INLINE_BELOW_BYTES: usize = 16 * 1024;
@@ -38,6 +38,13 @@ pub fn on_runtime(test: impl Future<Output = ()>) {
     let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await });
     runtime.shutdown_background();
     done.unwrap();
+}
+
+/// Looks until it holds. What brings it about has the processor meanwhile.
+pub async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 pub fn environment(name: &str, inline_below_bytes: usize) -> Environment {
@@ -98,9 +105,7 @@ impl Server {
 
     /// Waits until as many tunnels are up.
     pub async fn has_tunnels(&self, count: usize) {
-        while self.acceptor.tunnels().len() != count {
-            tokio::task::yield_now().await;
-        }
+        until(|| self.acceptor.tunnels().len() == count).await;
     }
 
     /// Sends back what comes, on every stream.
