@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::TcpSocket;
 
 /// Ports are taken from here up to where the system takes those that it chooses itself: one of these that is free stays so until a program
 /// has it.
 const FIRST_PORT: u16 = 20_000;
+
+/// Ports between the first ones of two programs that were started one after the other: more than a program asks for.
+const PROGRAM_STEP: u32 = 1009;
 
 /// Where the system begins, if it does not say so.
 const OUTGOING_PORTS: u16 = 32_768;
@@ -19,13 +22,14 @@ const OUTGOING_PORTS: u16 = 32_768;
 /// # Errors
 /// When all are in use.
 pub fn free_port() -> io::Result<u16> {
-    static TRIED: AtomicU16 = AtomicU16::new(0);
+    static TRIED: AtomicU32 = AtomicU32::new(0);
     let ports = FIRST_PORT..outgoing_ports().max(FIRST_PORT + 1000);
-    // Two runs on one machine begin elsewhere.
-    let start = u16::try_from(std::process::id() % 1000).unwrap_or_default();
+    let span = u32::from(ports.end - ports.start);
+    // Two runs on one machine begin far from each other.
+    let start = std::process::id() % span * PROGRAM_STEP % span;
     for _ in ports.clone() {
-        let tried = TRIED.fetch_add(1, Ordering::Relaxed).wrapping_add(start);
-        let port = ports.start + tried % (ports.end - ports.start);
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed).wrapping_add(start) % span;
+        let port = ports.start + u16::try_from(tried).unwrap_or_default();
         if is_free(port) {
             return Ok(port);
         }
