@@ -116,6 +116,8 @@ pub struct ServiceCounters {
     pub wan: Directions,
     /// Streams open now.
     pub streams_open: Count,
+    /// Streams that were ever open.
+    pub streams_begun: Count,
     streams: [Count; StreamResult::ALL.len()],
 }
 
@@ -291,6 +293,7 @@ pub(crate) struct CountedStream {
 
 impl CountedStream {
     pub(crate) fn new(series: Arc<Series>) -> Self {
+        series.service.streams_begun.add(1);
         series.service.streams_open.add(1);
         Self {
             series,
@@ -323,6 +326,7 @@ mod tests {
         drop((done, lost));
         let files = registry.service("files");
         assert_eq!(files.streams_open.get(), 0);
+        assert_eq!(files.streams_begun.get(), 2);
         assert_eq!(files.streams(StreamResult::Completed), 1);
         assert_eq!(files.streams(StreamResult::TunnelLost), 1);
         assert_eq!(files.streams(StreamResult::Reset), 0);

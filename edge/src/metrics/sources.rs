@@ -10,7 +10,7 @@ use tunnel::budget::Budget;
 use tunnel::environment::Environment;
 use tunnel::handle::TunnelHandle;
 use tunnel::histories::Histories;
-use tunnel::metrics::{CodecCounters, Directions, Kinds, Registry, StreamResult};
+use tunnel::metrics::{CodecCounters, Directions, Kinds, Registry};
 use tunnel::pool::{JobState, Pool, Pools};
 
 use super::Refusals;
@@ -126,11 +126,7 @@ impl Sources {
                 continue;
             };
             service.open = counters.streams_open.get();
-            service.total = StreamResult::ALL
-                .iter()
-                .map(|result| counters.streams(*result))
-                .sum::<u64>()
-                + service.open;
+            service.total = counters.streams_begun.get();
             service.lan_bytes_to_wan = counters.lan.to_wan.get();
             service.lan_bytes_from_wan = counters.lan.from_wan.get();
             service.wan_bytes_to_wan = counters.wan.to_wan.get();
