@@ -13,6 +13,7 @@ use edge::admin::{Access, AdminServer, configured_token};
 use edge::cli::Failure;
 use edge::config::ClientConfig;
 use edge::credentials::ClientCredentials;
+use edge::lan::{LanListener, Listeners};
 use edge::lifecycle::{self, Handover, LastSecond, Listening, Resources, Running, Start};
 use edge::log::Log;
 use edge::metrics::Sources;
@@ -23,9 +24,12 @@ use tunnel::environment::Environment;
 use tunnel::histories::{Lean, QuotaOf};
 
 use crate::cli::{ConfigArgs, RunArgs};
-use crate::listener::{Listener, OwnConnections, Uplink};
+use crate::listener::{OwnConnections, Uplink, has_transparent};
 use observed::Client;
-use services::{Domains, bind, bind_service, has_transparent, name_of_admin};
+use services::Domains;
+
+/// The name of the admin endpoint's socket in the `listening` lines.
+const ADMIN: &str = "admin";
 
 /// Runs until a signal ends it.
 ///
@@ -49,22 +53,15 @@ async fn run_async(args: &RunArgs, config: ClientConfig) -> Result<(), Failure> 
     let token = configured_token(config.admin.as_ref())?;
 
     let mut handover = Handover::begin(args.handover.as_deref()).await?;
-    let mut sockets = Vec::with_capacity(config.listen.len());
-    for service in &config.listen {
-        sockets.push(bind_service(service)?);
-    }
+    let domains = Domains::new(&config.listen);
+    let mut listeners = Listeners::<Uplink>::default();
+    let prepared = listeners.prepare(domains.services(&config.listen)?)?;
     let admin_socket = config
         .admin
         .as_ref()
-        .map(|admin| bind(name_of_admin(), &admin.bind))
+        .map(|admin| LanListener::open_for(ADMIN, &admin.bind))
         .transpose()?;
 
-    let domains = Domains::new(&config.listen);
-    let services = config
-        .listen
-        .iter()
-        .map(|service| domains.service(service))
-        .collect::<Result<Vec<_>, _>>()?;
     domains.set_rates(&config.listen);
     let resources = Resources {
         pools: &config.pools,
@@ -108,13 +105,7 @@ async fn run_async(args: &RunArgs, config: ClientConfig) -> Result<(), Failure> 
     let reached = Streams::new(policy, sources.clone(), uplink.carrying());
     reached.clone().start(arriving);
 
-    let mut listeners = Vec::with_capacity(sockets.len());
-    for (socket, (service, serves)) in sockets.into_iter().zip(config.listen.iter().zip(services)) {
-        let listener = Listener::start(socket, service.clone(), serves, uplink.clone());
-        listeners.push(listener.map_err(|error| {
-            Failure::Failed(format!("cannot listen for \"{}\": {error}", service.name))
-        })?);
-    }
+    listeners.apply(prepared, &uplink);
     let observed = Arc::new(Client::new(
         sources.clone(),
         credentials.clone(),
@@ -122,14 +113,14 @@ async fn run_async(args: &RunArgs, config: ClientConfig) -> Result<(), Failure> 
         &config,
         &listeners,
     ));
-    let mut ready: Vec<Listening> = listeners.iter().map(services::listening).collect();
+    let mut ready = listeners.listening();
     let admin = match (admin_socket, &config.admin) {
         (Some(socket), Some(_)) => {
             let bind = socket.bound().map_err(|error| {
                 Failure::Failed(format!("cannot listen for the admin endpoint: {error}"))
             })?;
             ready.push(Listening {
-                name: name_of_admin().to_owned(),
+                name: ADMIN.to_owned(),
                 kind: "admin",
                 address: bind.clone(),
             });
@@ -189,7 +180,7 @@ struct Edge {
     /// What the server's reverse listeners reach here.
     reached: Arc<Streams>,
     domains: Domains,
-    listeners: Vec<Listener>,
+    listeners: Listeners<Uplink>,
     admin: Option<AdminServer>,
     observed: Arc<Client>,
     sources: Arc<Sources>,

@@ -106,7 +106,7 @@ async fn run_async(args: &RunArgs, config: ServerConfig) -> Result<(), Failure> 
     let mut reverse = Reverse::new(downlink.clone());
     let listeners = reverse.prepare(&config.listen)?;
     reverse.apply(listeners);
-    ready.extend(reverse.listening());
+    ready.extend(reverse.listeners().listening());
     let observed = Arc::new(Server::new(
         sources.clone(),
         credentials.clone(),

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
 use super::{Application, LanListener, LanStream};
+use crate::cli::Failure;
 use crate::config::{Bind, ListenConfig};
 use crate::log::Throttle;
 
@@ -17,66 +18,84 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A failing accept is logged once in this time.
 const ACCEPT_LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// What a program does with a connection that a listener has accepted.
+/// What a program does with its listeners and with the connections to them.
 pub trait Carry: Send + Sync + 'static {
-    /// What the listener knows of its service; another one after a reload.
+    /// What a listener knows of its service; another one after a reload.
     type Service: Send + Sync + 'static;
-    /// Carries one connection from its accept to its end.
+
+    /// Opens the socket of a new listener.
+    ///
+    /// # Errors
+    /// It cannot be had; the line says whose it was to be.
+    fn open(config: &ListenConfig) -> Result<LanListener, Failure> {
+        LanListener::open_for(&config.name, &config.bind)
+    }
+
+    /// Prepares the socket of a listener that stays for what its service becomes. It hurts nobody if that is not used after all.
+    ///
+    /// # Errors
+    /// The system does not let us.
+    fn refit(_socket: &LanListener, _config: &ListenConfig) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Takes a connection from `between.0`, which the listener at `between.1` has just accepted; what it returns carries it to its end.
     fn carry(
-        &self,
+        self: Arc<Self>,
         socket: LanStream,
-        application: Application,
+        between: (Application, Bind),
         service: Arc<Self::Service>,
-    ) -> impl Future<Output = ()> + Send;
+    ) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// A listener at work. Dropping it closes its socket; its connections go on.
-pub struct Listener<S> {
+pub struct Listener<C: Carry> {
     /// What it was made from.
     pub config: ListenConfig,
     /// Where it listens.
     pub address: Bind,
-    service: Arc<ArcSwap<S>>,
+    pub(super) socket: Arc<LanListener>,
+    service: Arc<ArcSwap<C::Service>>,
     task: JoinHandle<()>,
 }
 
-impl<S: Send + Sync + 'static> Listener<S> {
-    /// Starts accepting on `socket`.
-    ///
-    /// # Errors
-    /// The socket does not know its address.
-    pub fn start(
+impl<C: Carry> Listener<C> {
+    /// Starts accepting on `socket`, which is at `address`.
+    pub(super) fn start(
         socket: LanListener,
+        address: Bind,
         config: ListenConfig,
-        service: S,
-        carry: Arc<impl Carry<Service = S>>,
-    ) -> io::Result<Self> {
-        let address = socket.bound()?;
+        service: C::Service,
+        carry: Arc<C>,
+    ) -> Self {
+        let socket = Arc::new(socket);
         let service = Arc::new(ArcSwap::from_pointee(service));
-        let task = tokio::spawn(accept(socket, config.name.clone(), service.clone(), carry));
-        Ok(Self {
+        let from = (socket.clone(), address.clone());
+        let task = tokio::spawn(accept(from, config.name.clone(), service.clone(), carry));
+        Self {
             config,
             address,
+            socket,
             service,
             task,
-        })
+        }
     }
 
     /// Serves new connections by what the service is now, on the same socket.
-    pub fn replace(&mut self, config: ListenConfig, service: S) {
+    pub(super) fn replace(&mut self, config: ListenConfig, service: C::Service) {
         self.config = config;
         self.service.store(Arc::new(service));
     }
 }
 
-impl<S> Drop for Listener<S> {
+impl<C: Carry> Drop for Listener<C> {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 async fn accept<C: Carry>(
-    socket: LanListener,
+    (socket, address): (Arc<LanListener>, Bind),
     name: String,
     service: Arc<ArcSwap<C::Service>>,
     carry: Arc<C>,
@@ -85,8 +104,12 @@ async fn accept<C: Carry>(
     loop {
         match socket.accept().await {
             Ok((connection, application)) => {
-                let (service, carry) = (service.load_full(), carry.clone());
-                tokio::spawn(async move { carry.carry(connection, application, service).await });
+                let between = (application, address.clone());
+                tokio::spawn(
+                    carry
+                        .clone()
+                        .carry(connection, between, service.load_full()),
+                );
             }
             // The application went away between the kernel's handshake and our accept.
             Err(error)

@@ -7,7 +7,7 @@ mod socket;
 mod stream;
 
 pub use introduction::Introduction;
-pub use listener::{Carry, Listener};
+pub use listener::Carry;
 pub use listeners::{Listeners, Prepared};
-pub use socket::LanListener;
+pub use socket::{LanListener, cannot_listen};
 pub use stream::{Application, LanStream};

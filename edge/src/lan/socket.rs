@@ -7,6 +7,7 @@ use std::path::Path;
 use tokio::net::TcpListener;
 
 use super::stream::{Application, LanStream};
+use crate::cli::Failure;
 use crate::config::Bind;
 use crate::os::{self, UnixSocket};
 
@@ -17,6 +18,11 @@ pub enum LanListener {
     Tcp(TcpListener),
     /// At a path, which it was opened for.
     Unix(UnixSocket, String),
+}
+
+/// The line for a service whose address cannot be had.
+pub fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> Failure {
+    Failure::Failed(format!("cannot listen on {bind} for \"{name}\": {error}"))
 }
 
 impl LanListener {
@@ -32,6 +38,14 @@ impl LanListener {
                 Ok(Self::Unix(socket, path.clone()))
             }
         }
+    }
+
+    /// The same, for the service `name`.
+    ///
+    /// # Errors
+    /// The address cannot be had; the line says whose it was to be.
+    pub fn open_for(name: &str, bind: &Bind) -> Result<Self, Failure> {
+        Self::open(bind).map_err(|error| cannot_listen(name, bind, &error))
     }
 
     /// Where it listens, with the port that the system has chosen.
@@ -69,5 +83,24 @@ impl AsFd for LanListener {
             Self::Tcp(listener) => listener.as_fd(),
             Self::Unix(socket, _) => socket.listener.as_fd(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_in_use_is_told_with_its_service() {
+        let bind = "127.0.0.1:0".parse().unwrap();
+        let first = LanListener::open_for("files", &bind).unwrap();
+        let error = LanListener::open_for("more", &first.bound().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("cannot listen on 127.0.0.1:") && error.contains("for \"more\": "),
+            "{error}"
+        );
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codec::frame::{Reason, Target};
-use edge::config::{Bind, ListenKind};
-use edge::lan::{Application, Introduction, LanStream};
+use edge::cli::Failure;
+use edge::config::{Bind, ListenConfig, ListenKind};
+use edge::lan::{Application, Carry, Introduction, LanListener, LanStream};
 use edge::log::Ended;
 use edge::os;
 use edge::pace::paced;
@@ -17,13 +18,36 @@ use tunnel::stream::StreamHandle;
 
 use super::socks5::{self, Reply, Request, Version};
 use super::uplink::Accepted;
-use super::{Service, Uplink, http};
+use super::{Service, Uplink, http, sockets};
 
 /// How long a refused application gets to read its reply before the connection is closed under it.
 const REPLY_LINGER: Duration = Duration::from_secs(1);
 
+impl Carry for Uplink {
+    type Service = Service;
+
+    fn open(config: &ListenConfig) -> Result<LanListener, Failure> {
+        sockets::open(config)
+    }
+
+    fn refit(socket: &LanListener, config: &ListenConfig) -> Result<(), Failure> {
+        sockets::refit(socket, config)
+    }
+
+    fn carry(
+        self: Arc<Self>,
+        socket: LanStream,
+        between: (Application, Bind),
+        service: Arc<Service>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        // From now on, and not from when there is time for it.
+        let accepted = self.accepted();
+        carry(socket, between, accepted, service, self)
+    }
+}
+
 /// Serves one connection, from an application to the listener at an address.
-pub async fn carry(
+async fn carry(
     mut socket: LanStream,
     (peer, listener): (Application, Bind),
     accepted: Accepted,

@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use edge::admin::{HistoryAccess, Observed, Pulse, Status, TunnelStatus};
 use edge::config::ClientConfig;
 use edge::credentials::ClientCredentials;
+use edge::lan::Listeners;
 use edge::metrics::{Family, OwnService, Sources};
 
-use crate::listener::{Listener, Uplink};
+use crate::listener::Uplink;
 
 /// The state of a tunnel that there is not yet, or not any more.
 const CONNECTING: &str = "connecting";
@@ -28,7 +29,7 @@ impl Client {
         credentials: Arc<ClientCredentials>,
         uplink: Arc<Uplink>,
         config: &ClientConfig,
-        listeners: &[Listener],
+        listeners: &Listeners<Uplink>,
     ) -> Self {
         let server = config
             .tunnel
@@ -49,16 +50,11 @@ impl Client {
     }
 
     /// Notes the present services.
-    pub fn set_services(&self, listeners: &[Listener]) {
-        let services = listeners.iter().map(|listener| OwnService {
-            name: listener.config.name.clone(),
-            kind: listener.config.kind.as_str(),
-            bind: listener.address.to_string(),
-        });
+    pub fn set_services(&self, listeners: &Listeners<Uplink>) {
         *self
             .services
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = services.collect();
+            .unwrap_or_else(PoisonError::into_inner) = listeners.services();
     }
 }
 

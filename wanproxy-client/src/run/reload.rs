@@ -7,9 +7,8 @@ use edge::credentials::ClientCredentials;
 use edge::lifecycle;
 use edge::reach::Policy;
 
-use super::services::{bind_service, cannot_be_transparent, has_transparent};
 use super::{Edge, no_quotas};
-use crate::listener::Listener;
+use crate::listener::has_transparent;
 
 impl Edge {
     /// Reads configuration and credentials anew and uses them.
@@ -17,44 +16,12 @@ impl Edge {
         let config = self.args.load()?;
         let credentials = ClientCredentials::read(&config.identity, config.name.as_ref())?;
         let token = configured_token(config.admin.as_ref())?;
-        let mut fresh = Vec::new();
-        let mut known = Vec::new();
-        for service in &config.listen {
-            let serves = self.domains.service(service)?;
-            if let Some(listener) = self.listeners.iter().find(|listener| {
-                listener.config.name == service.name && listener.config.bind == service.bind
-            }) {
-                let prepared = listener.prepare(&service.kind);
-                prepared.map_err(|error| cannot_be_transparent(&service.name, &error))?;
-                known.push(serves);
-            } else {
-                let socket = bind_service(service)?;
-                let listener =
-                    Listener::start(socket, service.clone(), serves, self.uplink.clone());
-                fresh.push(listener.map_err(|error| {
-                    Failure::Failed(format!("cannot listen for \"{}\": {error}", service.name))
-                })?);
-            }
-        }
+        let services = self.domains.services(&config.listen)?;
+        let listeners = self.listeners.prepare(services)?;
 
         // From here on nothing can fail.
         self.warn_of_what_waits(&config);
-        let mut before = std::mem::take(&mut self.listeners);
-        for service in &config.listen {
-            let same = |listener: &Listener| {
-                listener.config.name == service.name && listener.config.bind == service.bind
-            };
-            if let Some(index) = fresh.iter().position(same) {
-                self.listeners.push(fresh.swap_remove(index));
-            } else if let Some(index) = before.iter().position(same) {
-                let mut listener = before.swap_remove(index);
-                if let Some(index) = known.iter().position(|known| known.name == service.name) {
-                    listener.replace(service.clone(), known.swap_remove(index));
-                }
-                self.listeners.push(listener);
-            }
-        }
-        drop(before);
+        self.listeners.apply(listeners, &self.uplink);
         self.uplink.own().set_marks(has_transparent(&config.listen));
         self.domains.set_rates(&config.listen);
         self.observed.set_services(&self.listeners);

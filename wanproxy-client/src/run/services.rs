@@ -1,81 +1,16 @@
-//! Sockets and domains of the services.
+//! What the services are, and the domains of their streams.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 use codec::frame::DomainId;
 use edge::cli::Failure;
-use edge::config::{Bind, Dedup, ListenConfig, ListenKind, Method};
-use edge::lan::LanListener;
-use edge::lifecycle::Listening;
-use edge::os;
+use edge::config::{Dedup, ListenConfig};
 use edge::pace::Paces;
 use edge::users::Users;
 use tunnel::client::DomainSpec;
 
-use crate::listener::{Listener, Service};
-
-/// The name of the admin endpoint's socket in the `listening` lines.
-pub const fn name_of_admin() -> &'static str {
-    "admin"
-}
-
-/// Opens a service's listening socket.
-///
-/// # Errors
-/// The address cannot be had; the line says whose it was to be.
-pub fn bind(service: &str, bind: &Bind) -> Result<LanListener, Failure> {
-    LanListener::open(bind).map_err(|error| cannot_listen(service, bind, &error))
-}
-
-fn cannot_listen(service: &str, bind: &Bind, error: &io::Error) -> Failure {
-    Failure::Failed(format!(
-        "cannot listen on {bind} for \"{service}\": {error}"
-    ))
-}
-
-/// Opens the listening socket of a `[[listen]]`.
-///
-/// # Errors
-/// As [`bind`], and the service needs what this program may not do.
-pub fn bind_service(service: &ListenConfig) -> Result<LanListener, Failure> {
-    match (&service.kind, &service.bind) {
-        (ListenKind::Transparent(config), Bind::Tcp(address))
-            if config.method == Method::Tproxy =>
-        {
-            os::may_have_foreign_addresses()
-                .map_err(|error| cannot_be_transparent(&service.name, &error))?;
-            os::listen_transparent(*address)
-                .map(LanListener::Tcp)
-                .map_err(|error| cannot_listen(&service.name, &service.bind, &error))
-        }
-        _ => bind(&service.name, &service.bind),
-    }
-}
-
-/// The line for a program that may not do what method `tproxy` needs.
-pub fn cannot_be_transparent(service: &str, error: &io::Error) -> Failure {
-    Failure::Failed(format!(
-        "service \"{service}\" with method = \"tproxy\" needs the capability CAP_NET_ADMIN ({error}); run as root, or with AmbientCapabilities=CAP_NET_ADMIN in the systemd unit, or after setcap cap_net_admin+ep on the program; method = \"redirect\" needs none"
-    ))
-}
-
-/// Is one of the services transparent?
-pub fn has_transparent(services: &[ListenConfig]) -> bool {
-    services
-        .iter()
-        .any(|service| matches!(service.kind, ListenKind::Transparent(_)))
-}
-
-/// A listener's line.
-pub fn listening(listener: &Listener) -> Listening {
-    Listening {
-        name: listener.config.name.clone(),
-        kind: listener.config.kind.as_str(),
-        address: listener.address.clone(),
-    }
-}
+use crate::listener::Service;
 
 /// Which domain the services' streams use. Fixed for the life of the program, since a tunnel's domains are agreed when it comes up.
 #[derive(Debug)]
@@ -135,11 +70,19 @@ impl Domains {
         }
     }
 
-    /// What a listener needs to know of its service.
+    /// What the listeners need to know of their services.
     ///
     /// # Errors
     /// The password of a user cannot be had.
-    pub fn service(&self, config: &ListenConfig) -> Result<Service, Failure> {
+    pub fn services(
+        &self,
+        configs: &[ListenConfig],
+    ) -> Result<Vec<(ListenConfig, Service)>, Failure> {
+        let both = |config: &ListenConfig| Ok((config.clone(), self.service(config)?));
+        configs.iter().map(both).collect()
+    }
+
+    fn service(&self, config: &ListenConfig) -> Result<Service, Failure> {
         let users = Users::load(&config.users).map_err(Failure::of_configured)?;
         Ok(Service {
             name: config.name.clone(),
@@ -197,18 +140,6 @@ mod tests {
                 (3, "c:b".to_owned()),
                 (5, "c:d".to_owned())
             ]
-        );
-    }
-
-    #[tokio::test]
-    async fn an_address_in_use_is_told_with_its_service() {
-        let first = bind("files", &"127.0.0.1:0".parse().unwrap()).unwrap();
-        let error = bind("more", &first.bound().unwrap())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("cannot listen on 127.0.0.1:") && error.contains("for \"more\": "),
-            "{error}"
         );
     }
 }

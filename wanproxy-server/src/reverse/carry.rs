@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use codec::frame::Target;
-use edge::config::ProxyConfig;
+use edge::config::{Bind, ProxyConfig};
 use edge::lan::{Application, Carry, Introduction, LanStream};
 use edge::log::{Ended, Throttle};
 use edge::os;
@@ -124,7 +124,12 @@ impl Downlink {
 impl Carry for Downlink {
     type Service = Service;
 
-    async fn carry(&self, mut socket: LanStream, peer: Application, service: Arc<Service>) {
+    async fn carry(
+        self: Arc<Self>,
+        mut socket: LanStream,
+        (peer, _listener): (Application, Bind),
+        service: Arc<Service>,
+    ) {
         let _carrying = self.carrying.clone();
         let started = Instant::now();
         socket.tune();

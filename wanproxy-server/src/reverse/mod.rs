@@ -10,8 +10,6 @@ use std::sync::Arc;
 use edge::cli::Failure;
 use edge::config::{ListenConfig, ListenKind};
 use edge::lan::{Listeners, Prepared};
-use edge::lifecycle::Listening;
-use edge::metrics::OwnService;
 use edge::pace::Paces;
 
 pub use carry::{Downlink, Service};
@@ -22,7 +20,7 @@ pub struct Reverse {
     downlink: Arc<Downlink>,
     domains: Domains,
     paces: Paces,
-    listeners: Listeners<Service>,
+    listeners: Listeners<Downlink>,
 }
 
 impl Reverse {
@@ -40,7 +38,7 @@ impl Reverse {
     ///
     /// # Errors
     /// An address cannot be had.
-    pub fn prepare(&mut self, services: &[ListenConfig]) -> Result<Prepared<Service>, Failure> {
+    pub fn prepare(&mut self, services: &[ListenConfig]) -> Result<Prepared<Downlink>, Failure> {
         let mut all = Vec::with_capacity(services.len());
         for config in services {
             // The configuration lets nothing else through.
@@ -58,12 +56,12 @@ impl Reverse {
             };
             all.push((config.clone(), service));
         }
-        self.listeners.prepare(all, &self.downlink)
+        self.listeners.prepare(all)
     }
 
     /// Uses what was prepared.
-    pub fn apply(&mut self, prepared: Prepared<Service>) {
-        self.listeners.apply(prepared);
+    pub fn apply(&mut self, prepared: Prepared<Downlink>) {
+        self.listeners.apply(prepared, &self.downlink);
         let rate_of = |name: &str| self.listeners.rate_of(name);
         self.paces.set_all(rate_of);
     }
@@ -73,23 +71,8 @@ impl Reverse {
         self.listeners.clear();
     }
 
-    /// The `listening` lines.
-    pub fn listening(&self) -> Vec<Listening> {
-        let line = |listener: &edge::lan::Listener<Service>| Listening {
-            name: listener.config.name.clone(),
-            kind: listener.config.kind.as_str(),
-            address: listener.address.clone(),
-        };
-        self.listeners.iter().map(line).collect()
-    }
-
-    /// The services for status.
-    pub fn services(&self) -> Vec<OwnService> {
-        let service = |listener: &edge::lan::Listener<Service>| OwnService {
-            name: listener.config.name.clone(),
-            kind: listener.config.kind.as_str(),
-            bind: listener.address.to_string(),
-        };
-        self.listeners.iter().map(service).collect()
+    /// The listeners at work.
+    pub const fn listeners(&self) -> &Listeners<Downlink> {
+        &self.listeners
     }
 }

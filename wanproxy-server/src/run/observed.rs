@@ -29,13 +29,13 @@ impl Server {
             sources,
             credentials,
             acceptor,
-            services: RwLock::new(reverse.services()),
+            services: RwLock::new(reverse.listeners().services()),
         }
     }
 
     /// Notes the present services.
     pub fn set_services(&self, reverse: &Reverse) {
-        let services = reverse.services();
+        let services = reverse.listeners().services();
         *self
             .services
             .write()
