@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wanproxy_tests::origin::{self, Server};
-use wanproxy_tests::pair::{EdgeProcess, Pair, Signal};
+use wanproxy_tests::pair::{EdgeProcess, Pair};
 use wanproxy_tests::payload::{Payload, there_and_back};
 use wanproxy_tests::{eventually, skip};
 
@@ -236,24 +236,6 @@ async fn echo_time(edge: &EdgeProcess, name: &str, length: u64) -> Duration {
     begun.elapsed()
 }
 
-/// Lets the server read its configuration anew. It does so by itself, too, some seconds after a change: of two reloads that end from now
-/// on, the second has begun behind the end of the first, and has read what is in the file now.
-async fn reload(server: &EdgeProcess) {
-    let reloads = || server.log().matches("was read anew").count();
-    for _ in 0..2 {
-        let before = reloads();
-        server.signal(Signal::HUP).unwrap();
-        eventually("the reload is over", async || {
-            if reloads() > before {
-                Ok(())
-            } else {
-                Err(server.last_log_lines())
-            }
-        })
-        .await;
-    }
-}
-
 /// A rate may be fallen short of on a busy machine and never exceeded, so these look at the least time only.
 #[tokio::test(flavor = "multi_thread")]
 async fn rates_hold_back_services_and_clients_and_lose_nothing() {
@@ -290,7 +272,7 @@ async fn rates_hold_back_services_and_clients_and_lose_nothing() {
             .insert("rate".to_owned(), rate);
     }
     std::fs::write(config, toml::to_string(&table).unwrap()).unwrap();
-    reload(pair.server()).await;
+    pair.server().reload().await.unwrap();
     let least = Duration::from_millis(1900);
     let free = echo_time(pair.client(), "free", 2_000_000 + 100_000).await;
     assert!(free >= least, "{free:?}");

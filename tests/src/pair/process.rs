@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::Metrics;
-use crate::fetch;
 use crate::packets::Place;
+use crate::{eventually, fetch};
 
 pub use rustix::process::Signal;
 
@@ -222,6 +222,28 @@ impl EdgeProcess {
         std::fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
+    }
+
+    /// Lets it read its files as they are now. Twice: the first end of a reload may be that of one which had begun before, as it looks at its
+    /// files by itself, too.
+    ///
+    /// # Errors
+    /// When it cannot be sent a signal.
+    pub async fn reload(&self) -> Result<()> {
+        let reloads = || self.log().matches("was read anew").count();
+        for _ in 0..2 {
+            let before = reloads();
+            self.signal(Signal::HUP)?;
+            eventually("the reload is over", async || {
+                if reloads() > before {
+                    Ok(())
+                } else {
+                    Err(self.last_log_lines())
+                }
+            })
+            .await;
+        }
+        Ok(())
     }
 
     /// The end of its log, on one line.

@@ -236,7 +236,7 @@ async fn a_changed_file_is_used_without_a_signal_and_a_broken_one_is_told_once()
     let half = &original[..original.rfind("allow = ").unwrap() + 12];
     std::fs::write(&config, half).unwrap();
     reload_is(server, 0.0).await;
-    // The pair itself changes the file while it starts, which may have been noticed before.
+    // What the start of a pair writes into the same directory may have been noticed before.
     let anew = count(server, READ_ANEW);
     assert_eq!(echoed(&mut other, b"as before").await, b"as before");
     assert_eq!(echoed(&mut opened(&pair).await, b"new").await, b"new");
